@@ -1,0 +1,134 @@
+"""Frozen dataclasses to JSON and back: one strict reader for configs, architectures and records."""
+
+import hashlib
+import json
+import math
+import types
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from compressor.errors import ConfigError
+
+T = TypeVar("T")
+
+
+class CodecError(ConfigError):
+    """Data does not have the shape its dataclass declares."""
+
+
+def encode(value: Any) -> Any:
+    """Turn a dataclass tree into plain JSON values."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, list | tuple):
+        return [encode(item) for item in value]
+    if isinstance(value, dict):
+        return {key: encode(item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise CodecError(f"cannot write a {type(value).__name__} as JSON: {value!r}")
+
+
+def decode(cls: type[T], data: Any, where: str = "") -> T:
+    """Build `cls` from plain JSON values; unknown, missing and mistyped fields are errors that name their path."""
+    return _decode(cls, data, where)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; a missing, cut or foreign one is an error that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CodecError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise CodecError(f"{path}: is not valid JSON; it is cut, changed or of another program") from None
+
+
+def _decode(hint: Any, data: Any, where: str) -> Any:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _decode_union(get_args(hint), data, where)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise CodecError(f"{where}: expected a list, got {data!r}")
+        return tuple(_decode(get_args(hint)[0], entry, f"{where}[{i}]") for i, entry in enumerate(data))
+    if origin is dict:
+        if not isinstance(data, dict):
+            raise CodecError(f"{where}: expected a mapping, got {data!r}")
+        return {str(key): _decode(get_args(hint)[1], item, f"{where}.{key}") for key, item in data.items()}
+    if hint is Any:
+        return data
+    if is_dataclass(hint):
+        return _decode_dataclass(hint, data, where)
+    if issubclass(hint, Enum):
+        return _decode_enum(hint, data, where)
+    return _decode_scalar(hint, data, where)
+
+
+def _decode_union(hints: tuple[Any, ...], data: Any, where: str) -> Any:
+    if data is None and type(None) in hints:
+        return None
+    (inner,) = [hint for hint in hints if hint is not type(None)]
+    return _decode(inner, data, where)
+
+
+def _decode_enum(hint: type[Enum], data: Any, where: str) -> Enum:
+    try:
+        return hint(data)
+    except ValueError:
+        choices = ", ".join(str(member.value) for member in hint)
+        raise CodecError(f"{where}: {data!r} is not one of {choices}") from None
+
+
+def _decode_scalar(hint: type, data: Any, where: str) -> Any:
+    if hint is float and type(data) is int:
+        data = float(data)
+    if hint is str and type(data) in (int, float):  # YAML reads a name such as 2026 as a number
+        data = str(data)
+    if type(data) is not hint:
+        raise CodecError(f"{where}: expected {hint.__name__}, got {data!r}")
+    if hint is float and not math.isfinite(data):
+        raise CodecError(f"{where}: expected a finite number, got {data!r}")
+    return data
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        raise CodecError(f"{where or cls.__name__}: expected a mapping, got {data!r}")
+    known = {f.name: f for f in fields(cls)}
+    if unknown := sorted(map(str, data.keys() - known.keys())):
+        raise CodecError(f"{where or cls.__name__}: unknown key {unknown[0]!r}; it has {', '.join(known)}")
+    for name, f in known.items():
+        if name not in data and f.default is MISSING and f.default_factory is MISSING:
+            raise CodecError(f"{where or cls.__name__}: key {name!r} is missing")
+    inside = f"{where}." if where else ""
+    return cls(**{name: _decode(_hints(cls)[name], item, f"{inside}{name}") for name, item in data.items()})
+
+
+def canonical(value: Any) -> bytes:
+    """Give the one byte string that stands for `value` in a digest."""
+    return json.dumps(encode(value), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def digest(*parts: bytes) -> str:
+    """Hash byte strings into the 16 hexadecimal digits used for keys and artifacts."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part).to_bytes(8, "big") + part)
+    return total.hexdigest()[:16]
+
+
+def digest_file(path: Path) -> str:
+    """Hash a file's bytes into 16 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

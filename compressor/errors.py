@@ -1,0 +1,37 @@
+"""What can go wrong in a way that the user can mend. The command prints one line and exits with 2."""
+
+
+class CompressorError(Exception):
+    """An error whose message says where, what, and what would have been right, in one line."""
+
+
+class ConfigError(CompressorError, ValueError):
+    """A setting has a value that is unknown or impossible."""
+
+
+class DataError(CompressorError):
+    """A data set is missing, unreadable or not what was asked for."""
+
+
+class ModelError(CompressorError):
+    """A model cannot be read, rebuilt or fitted to what is asked of it."""
+
+
+class StoreError(CompressorError):
+    """The store or a run directory cannot be read or written, or its files are not what their record says."""
+
+
+class TrainingError(CompressorError):
+    """A training cannot go on, such as when its loss is no longer finite."""
+
+
+class Interrupted(BaseException):  # noqa: N818 - an interrupt is no error; `except Exception` must not swallow it
+    """SIGINT or SIGTERM arrived; the running step has been saved.
+
+    Attributes:
+        signal: the signal's number; the command exits with 128 + signal.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
