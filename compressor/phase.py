@@ -1,0 +1,49 @@
+"""What a phase is, and the table of all there are. Nothing here imports torch: planning needs the table only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from compressor.config import BaselineConfig, DistillConfig, ExitConfig, PruneConfig, QuantizeConfig
+from compressor.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One technique: a function of (config, context, **models), where `reads` names the models.
+
+    The function is `name` in `module`. Raise `version` when the same inputs would give another result: old results
+    are then left alone and new ones made beside them.
+    """
+
+    name: str
+    letter: str
+    version: int
+    config: type
+    module: str
+    reads: tuple[str, ...] = ("model",)
+
+    @property
+    def run(self) -> Callable[..., Any]:
+        """Import the technique, torch included, and give its function."""
+        return getattr(import_module(self.module), self.name)
+
+
+PHASES: tuple[Phase, ...] = (
+    Phase("baseline", "B", 1, BaselineConfig, "compressor.phases.baseline", reads=()),
+    Phase("distill", "D", 1, DistillConfig, "compressor.phases.distill", reads=("model", "teacher")),
+    Phase("prune", "P", 1, PruneConfig, "compressor.phases.prune"),
+    Phase("quantize", "Q", 1, QuantizeConfig, "compressor.phases.quantize"),
+    Phase("exit", "E", 1, ExitConfig, "compressor.phases.exits"),
+)
+BY_NAME = {phase.name: phase for phase in PHASES}
+BY_LETTER = {phase.letter: phase for phase in PHASES if phase.reads}
+
+
+def parse_order(order: str) -> tuple[Phase, ...]:
+    """Give the phases of an order such as DPQE: any of its letters, any number of times, '' for the baseline alone."""
+    letters = order.upper()
+    if unknown := [letter for letter in letters if letter not in BY_LETTER]:
+        raise ConfigError(f"order {order!r} has {unknown[0]!r}; its letters are {', '.join(BY_LETTER)}")
+    return tuple(BY_LETTER[letter] for letter in letters)
