@@ -117,11 +117,16 @@ class DatasetConfig:
 
 @dataclass(frozen=True)
 class ArchitectureConfig:
-    """Which network. Values: configs/architecture/. `network` describes one's own (see docs/networks.md)."""
+    """Which network. Values: configs/architecture/. `network` describes one's own (see docs/networks.md).
+
+    `mean` and `std` null: the training images' own; published weights want what they were trained with.
+    """
 
     name: str
     width: float
     stem: str
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
     network: dict[str, Any] | None
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from compressor.errors import ConfigError
 class Phase:
     """One technique: a function of (config, context, **models), where `reads` names the models.
 
-    The function is `name` in `module`. Raise `version` when the same inputs would give another result: old results
+    `function` is "module:name". Raise `version` when the same inputs would give another result: old results
     are then left alone and new ones made beside them.
     """
 
@@ -21,21 +21,22 @@ class Phase:
     letter: str
     version: int
     config: type
-    module: str
+    function: str
     reads: tuple[str, ...] = ("model",)
 
     @property
     def run(self) -> Callable[..., Any]:
         """Import the technique, torch included, and give its function."""
-        return getattr(import_module(self.module), self.name)
+        module, _, name = self.function.partition(":")
+        return getattr(import_module(module), name)
 
 
 PHASES: tuple[Phase, ...] = (
-    Phase("baseline", "B", 1, BaselineConfig, "compressor.phases.baseline", reads=()),
-    Phase("distill", "D", 1, DistillConfig, "compressor.phases.distill", reads=("model", "teacher")),
-    Phase("prune", "P", 1, PruneConfig, "compressor.phases.prune"),
-    Phase("quantize", "Q", 1, QuantizeConfig, "compressor.phases.quantize"),
-    Phase("exit", "E", 1, ExitConfig, "compressor.phases.exits"),
+    Phase("baseline", "B", 1, BaselineConfig, "compressor.phases.baseline:baseline", reads=()),
+    Phase("distill", "D", 1, DistillConfig, "compressor.phases.distill:distill", reads=("model", "teacher")),
+    Phase("prune", "P", 1, PruneConfig, "compressor.phases.prune:prune"),
+    Phase("quantize", "Q", 1, QuantizeConfig, "compressor.phases.quantize:quantize"),
+    Phase("exit", "E", 1, ExitConfig, "compressor.phases.exits:add_exits"),
 )
 BY_NAME = {phase.name: phase for phase in PHASES}
 BY_LETTER = {phase.letter: phase for phase in PHASES if phase.reads}

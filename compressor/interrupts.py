@@ -1,0 +1,36 @@
+"""SIGINT and SIGTERM become `Interrupted`: at once, or at the next safe point inside `deferred`."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from compressor.errors import Interrupted
+
+_depth = 0
+_pending: int | None = None
+
+
+def _arrived(number: int, _frame: object) -> None:
+    global _pending  # noqa: PLW0603 - a signal handler has nowhere else to write
+    _pending = number
+    if _depth == 0:
+        raise Interrupted(number)
+
+
+def install() -> None:
+    """Make SIGINT and SIGTERM raise `Interrupted` in this process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _arrived)
+
+
+@contextmanager
+def deferred() -> Iterator[Callable[[], int | None]]:
+    """Hold signals back; the given function tells the number of one that arrived. It is raised at the end."""
+    global _depth  # noqa: PLW0603
+    _depth += 1
+    try:
+        yield lambda: _pending
+    finally:
+        _depth -= 1
+    if _pending is not None and _depth == 0:
+        raise Interrupted(_pending)

@@ -1,0 +1,108 @@
+"""What is written of a finished step: its metrics and its record. Plain data, no torch. Definitions: docs/numbers.md."""
+
+from dataclasses import dataclass
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How well `n` images are answered. Keys of `scores`: accuracy, top5, auc, mae, rmse, r2 (as the task has them)."""
+
+    n: int
+    loss: float
+    scores: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class SplitMetrics:
+    """One split. `quality` is of the path each image takes; `heads` are every head's on all images, final one last.
+
+    `shares` are the fractions of images that leave at each head; `macs` and `bitops` are means over the images.
+    """
+
+    quality: Quality
+    heads: tuple[Quality, ...]
+    shares: tuple[float, ...]
+    macs: float
+    bitops: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs. `macs` and `bitops`: one image through the whole network, exit heads included."""
+
+    params: int
+    macs: int
+    bitops: int
+    size_bits: int
+    checkpoint_bytes: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Quality and cost of one model."""
+
+    val: SplitMetrics
+    test: SplitMetrics
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Original:
+    """The full-precision network at the start of a chain, which ratios refer to."""
+
+    key: str
+    bitops: float
+    size_bits: int
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The content of metrics.json. `bitops_ratio` uses the mean BitOps over test."""
+
+    schema: int
+    key: str
+    phase: str
+    before: Measurement | None
+    after: Measurement
+    original: Original
+    bitops_ratio: float
+    size_ratio: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class InputRecord:
+    """A model that a step read: the key of the step that made it and the digest of its files."""
+
+    key: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """The content of record.json: what a finished step was made from and what it made (`model`: digest of its files)."""
+
+    schema: int
+    key: str
+    phase: str
+    version: int
+    config: dict[str, Any]
+    inputs: dict[str, InputRecord]
+    data: str
+    model: str
+    original: Original
+    seconds: float
+    created: str
+    environment: dict[str, str]
