@@ -311,7 +311,9 @@ def check(arch: Arch) -> Arch:
 def _check_stage(name: str, s: int, stage: Stage) -> None:
     residual = {block.kind in RESIDUAL for block in stage.blocks}
     if residual == {True, False} or (True in residual) != bool(stage.width):
-        raise ModelError(f"network {name!r}: stage {s} needs a width for residual blocks, none for plain ones, not both")
+        raise ModelError(
+            f"network {name!r}: stage {s} needs a width for residual blocks, none for plain ones, not both"
+        )
     for b, block in enumerate(stage.blocks):
         if len(block.widths) not in INNER[block.kind]:
             raise ModelError(f"network {name!r}: stage {s} block {b} ({block.kind}) has {len(block.widths)} widths")

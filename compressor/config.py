@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from compressor.arch import Arch, Bits, Criterion
+from compressor.arch import Arch, Bits, Criterion, check_exits, check_quantization
 from compressor.arch import Exits as ExitRule
 from compressor.arch import Quantization as QuantizationRule
-from compressor.arch import check_exits, check_quantization
 from compressor.errors import ConfigError
 
 
@@ -64,7 +63,9 @@ class FitConfig:
         _need(0 < self.lr <= 100, "fit.lr", self.lr, "a number above 0, at most 100")
         _need(0 <= self.momentum < 1, "fit.momentum", self.momentum, "0 to 1, 1 excluded")
         _need(0 <= self.weight_decay < 1, "fit.weight_decay", self.weight_decay, "0 to 1, 1 excluded")
-        _need(0 <= self.warmup <= max(self.epochs, 0), "fit.warmup", self.warmup, "0 to fit.epochs (in epochs)")
+        _need(
+            0 <= self.warmup <= 100_000, "fit.warmup", self.warmup, "epochs, 0 to 100000 (at most fit.epochs are used)"
+        )
         _need(0 <= self.label_smoothing < 1, "fit.label_smoothing", self.label_smoothing, "0 to 1, 1 excluded")
         _need(0 <= self.ema < 1, "fit.ema", self.ema, "0 (off) to 1, 1 excluded")
         _need(0 <= self.seed < 2**31, "fit.seed", self.seed, "0 to 2147483647")
@@ -104,7 +105,9 @@ class DatasetConfig:
     augment: AugmentConfig
 
     def __post_init__(self) -> None:
-        _need(self.image_size is None or 4 <= self.image_size <= 1024, "dataset.image_size", self.image_size, "4 to 1024")
+        _need(
+            self.image_size is None or 4 <= self.image_size <= 1024, "dataset.image_size", self.image_size, "4 to 1024"
+        )
         _need(self.channels in (None, 1, 3), "dataset.channels", self.channels, "1 (grey) or 3 (RGB)")
         _need(self.limit is None or self.limit >= 10, "dataset.limit", self.limit, "null or at least 10")
         if self.val not in ("auto", "test_half"):
@@ -183,7 +186,25 @@ class DistillConfig:
         _need(0 <= self.weight <= 1, "distill.weight", self.weight, "0 (labels only) to 1 (teacher only)")
         _need(self.hint >= 0, "distill.hint", self.hint, "0 (off) or a weight above 0")
         wants_file = self.init is Init.WEIGHTS
-        _need(wants_file == (self.weights is not None), "distill.weights", self.weights, "a file exactly when init=weights")
+        _need(
+            wants_file == (self.weights is not None),
+            "distill.weights",
+            self.weights,
+            "a file exactly when init=weights",
+        )
+
+
+@dataclass(frozen=True)
+class RecoveryConfig:
+    """Whether a phase recovers with a teacher beside the labels. `teacher`: none, baseline, input or a model folder."""
+
+    teacher: str
+    temperature: float
+    weight: float
+
+    def __post_init__(self) -> None:
+        _need(self.temperature > 0, "recovery.temperature", self.temperature, "a number above 0")
+        _need(0 <= self.weight <= 1, "recovery.weight", self.weight, "0 (labels only) to 1 (teacher only)")
 
 
 class Importance(StrEnum):
@@ -228,6 +249,7 @@ class PruneConfig:
     scope: Scope
     round_to: int
     recalibrate: int
+    recovery: RecoveryConfig
     fit: FitConfig
 
     def __post_init__(self) -> None:
@@ -243,6 +265,7 @@ class QuantizeConfig:
     bits: Bits
     edge_bits: int
     calibrate: int
+    recovery: RecoveryConfig
     fit: FitConfig
 
     def __post_init__(self) -> None:
@@ -269,6 +292,7 @@ class ExitConfig:
     drop: float
     width: int
     train: Train
+    recovery: RecoveryConfig
     fit: FitConfig
 
     def __post_init__(self) -> None:

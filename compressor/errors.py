@@ -25,7 +25,7 @@ class TrainingError(CompressorError):
     """A training cannot go on, such as when its loss is no longer finite."""
 
 
-class Interrupted(BaseException):  # noqa: N818 - an interrupt is no error; `except Exception` must not swallow it
+class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived; the running step has been saved.
 
     Attributes:

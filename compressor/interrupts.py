@@ -11,7 +11,7 @@ _pending: int | None = None
 
 
 def _arrived(number: int, _frame: object) -> None:
-    global _pending  # noqa: PLW0603 - a signal handler has nowhere else to write
+    global _pending
     _pending = number
     if _depth == 0:
         raise Interrupted(number)
@@ -26,7 +26,7 @@ def install() -> None:
 @contextmanager
 def deferred() -> Iterator[Callable[[], int | None]]:
     """Hold signals back; the given function tells the number of one that arrived. It is raised at the end."""
-    global _depth  # noqa: PLW0603
+    global _depth
     _depth += 1
     try:
         yield lambda: _pending

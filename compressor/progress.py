@@ -11,6 +11,6 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]
 
 
 @contextmanager
-def silent(title: str, total: int) -> Iterator[Advance]:  # noqa: ARG001 - the signature is Progress
+def silent(title: str, total: int) -> Iterator[Advance]:
     """Show nothing."""
     yield lambda units, remark: None

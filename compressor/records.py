@@ -1,6 +1,6 @@
 """What is written of a finished step: its metrics and its record. Plain data, no torch. Definitions: docs/numbers.md."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 SCHEMA = 1
@@ -92,7 +92,10 @@ class InputRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """The content of record.json: what a finished step was made from and what it made (`model`: digest of its files)."""
+    """The content of record.json: what a finished step was made from and what it made.
+
+    `model` is the digest of arch.json and weights.safetensors; `files` are those of the other files by name.
+    """
 
     schema: int
     key: str
@@ -106,3 +109,4 @@ class Record:
     seconds: float
     created: str
     environment: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)

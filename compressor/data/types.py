@@ -1,6 +1,7 @@
 """What a data set is to the rest of the program."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -8,11 +9,31 @@ from compressor.arch import Task
 from compressor.config import AugmentConfig
 
 
+class Rows:
+    """Some rows of a memory-mapped array. Indexing reads only the rows asked for and gives a fresh, writable array."""
+
+    def __init__(self, base: np.ndarray, rows: np.ndarray) -> None:
+        self._base, self._rows = base, rows
+        self.shape: tuple[int, ...] = (len(rows), *base.shape[1:])
+        self.dtype = base.dtype
+        self.ndim = base.ndim
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Give the rows at an integer, a slice, an array of integers or a mask; other axes are not indexed."""
+        return np.take(self._base, self._rows[index], axis=0)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype)
+
+
 @dataclass(frozen=True)
 class Split:
     """Images, uint8 (N, C, H, W), memory-mapped or a view; targets, int64 (N,) classes or float32 (N, outputs)."""
 
-    images: np.ndarray
+    images: np.ndarray | Rows
     targets: np.ndarray
 
     def __len__(self) -> int:

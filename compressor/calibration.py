@@ -1,0 +1,76 @@
+"""Setting what quantizers and norms know of the data: an explicit step on training images, never inside `forward`."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.compute import threads
+from compressor.data.types import Data
+from compressor.layers import Norm, Weighted, float_activations
+from compressor.measure import worst_macs
+from compressor.model import Model
+from compressor.quantization import best_act_scale, best_weight_scale
+from compressor.training import Context, generator
+
+SAMPLES = 100_000
+"""Values of an activation that its range is chosen on."""
+
+BATCH = 128
+
+
+def images_of(data: Data, count: int, seed: int) -> Tensor:
+    """Draw `count` training images, uint8 (count, C, H, W), or all there are."""
+    order = torch.randperm(len(data.train), generator=generator(seed, 2))[:count].numpy()
+    return torch.from_numpy(np.ascontiguousarray(data.train.images[np.sort(order)]))
+
+
+@torch.no_grad()
+def calibrate(model: Model, context: Context, *, images: int, seed: int) -> None:
+    """Give a scale to every quantizer that has none yet, by least squared error on training images.
+
+    Activations are seen as the float network computes them.
+    """
+    for layer in model.net.modules():
+        if isinstance(layer, Weighted) and layer.quantized and not layer.scale.any():
+            layer.scale.copy_(best_weight_scale(layer.weight, layer.levels))
+    model.net.eval()
+    with float_activations(model.net) as acts:
+        open_ = [act for _, act in acts if act.scale == 0]
+        if not open_:
+            return
+        samples: dict[nn.Module, list[Tensor]] = {act: [] for act in open_}
+        chosen = images_of(context.data, images, seed)
+        each = max(1, SAMPLES // max(1, -(-len(chosen) // BATCH)))
+
+        def sample(act: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
+            flat = out.flatten()
+            samples[act].append(flat[:: max(1, flat.numel() // each)].clone())
+
+        hooks = [act.register_forward_hook(sample) for act in open_]
+        with threads(context.runtime, worst_macs(model)):
+            for part in chosen.split(BATCH):
+                model.net(part)
+        for hook in hooks:
+            hook.remove()
+    for act in open_:
+        act.scale.fill_(best_act_scale(torch.cat(samples[act]), act.low, act.high))
+
+
+@torch.no_grad()
+def recalibrate_norms(model: Model, context: Context, *, images: int, seed: int) -> None:
+    """Take the running statistics of every norm anew from training images, as their plain average over batches."""
+    norms = [m for m in model.net.modules() if isinstance(m, Norm)]
+    if images == 0 or not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+    model.net.train()
+    with threads(context.runtime, worst_macs(model)):
+        for part in images_of(context.data, images, seed).split(BATCH):
+            if len(part) > 1:
+                model.net(part)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.net.eval()

@@ -1,0 +1,112 @@
+"""`compressor COMMAND [key=value ...]`: find the command, say what it is, run it, and turn errors into one line.
+
+Only this module reads sys.argv; only `composing` and `completion` see Hydra, and neither is imported to show a plain help.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+
+from compressor.config import RunConfig
+from compressor.errors import CompressorError, ConfigError, Interrupted
+
+BAD_INPUT = 2
+"""The exit code when the user can mend what went wrong."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does, the function of `commands` that does it, and its order where that is fixed."""
+
+    summary: str
+    function: str = "run_order"
+    order: str | None = None
+
+    @property
+    def call(self) -> Callable[[RunConfig, Path], None]:
+        """Import the function: of the settings and the run directory."""
+        return getattr(import_module("compressor.commands"), self.function)
+
+
+COMMANDS = {
+    "run": Command("run an order of phases, such as order=DPQE"),
+    "baseline": Command("train the uncompressed network, or start from published weights", order=""),
+    "distill": Command("teach a smaller student", order="D"),
+    "prune": Command("remove channels of a saved model, then recover", order="P"),
+    "quantize": Command("round a saved model to few bits", order="Q"),
+    "exit": Command("add early heads to a saved model", order="E"),
+    "evaluate": Command("measure a saved model; cost_table=true adds a row a layer", "evaluate"),
+    "list": Command("show runs and their phases", "list_runs"),
+    "clean": Command("list stored steps that no run refers to; clean.delete=true deletes them", "clean"),
+    "version": Command("print the versions of compressor, Python and torch", "version"),
+}
+
+
+def usage() -> str:
+    """Describe all commands in plain text."""
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return f"""usage: compressor COMMAND [key=value ...] [options]
+
+Make convolutional networks small and fast by chaining techniques in any order.
+
+{rows}
+
+compressor COMMAND --help lists a command's settings and options.
+
+  compressor run +experiment=digits_dpqe
+  compressor run -m +experiment=digits_dpqe prune.ratio=0.3,0.5,0.7
+  compressor quantize checkpoint=outputs/<run>/02-prune quantize.bits.weight=4
+  eval "$(compressor -sc install=bash)"    # completion by the tab key; zsh and fish too
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the first word names, and give the exit code: 0, 2 (bad input) or 128 + signal."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except CompressorError as error:
+        return complain(str(error))
+    except Interrupted as interrupt:
+        return _interrupted(interrupt.signal)
+    except KeyboardInterrupt:
+        return _interrupted(2)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(words: list[str]) -> int:
+    name = words[0] if words else "--help"
+    if name in ("--help", "-h", "help"):
+        sys.stdout.write(usage())
+        return 0
+    if name in ("-sc", "--shell-completion"):
+        return import_module("compressor.completion").complete(words[1:])
+    if name == "--version":
+        name, words = "version", ["version"]
+    if name not in COMMANDS:
+        raise ConfigError(_no_command(name))
+    return import_module("compressor.composing").compose(name, words[1:])
+
+
+def _no_command(name: str) -> str:
+    near = get_close_matches(name, COMMANDS, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"no command {name!r}; {hint}commands are {', '.join(COMMANDS)}"
+
+
+def complain(message: str) -> int:
+    """Print one line to stderr, and give the exit code for bad input."""
+    sys.stderr.write(f"compressor: {' '.join(message.split())}\n")
+    return BAD_INPUT
+
+
+def _interrupted(signal: int) -> int:
+    complain("interrupted; what is done is saved, and the same command goes on from there")
+    return 128 + signal

@@ -1,0 +1,185 @@
+"""Settings by Hydra: composed from the configs and the words of the command line, decoded once, handed to the command."""
+
+import os
+import sys
+import time
+import traceback
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser  # the options that hydra.main will read, so that errors are ours
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from compressor import interrupts
+from compressor.cli import COMMANDS, complain
+from compressor.codec import decode
+from compressor.config import RunConfig
+from compressor.errors import CompressorError, ConfigError
+from compressor.mending import mended
+from compressor.phase import parse_order
+from compressor.report.sweep import JOB, Outcome, report_sweep
+from compressor.store import disk, write_json
+
+REFUSED = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
+"""What Hydra raises before the command starts when words or files are wrong."""
+MODES = ("run", "multirun", "cfg", "info", "shell_completion", "help", "hydra_help")
+
+
+def compose(name: str, words: Sequence[str]) -> int:
+    """Run a command as Hydra's application, with the words that follow its name, and give the exit code.
+
+    Raises:
+        ConfigError: what Hydra refused, in one line.
+    """
+    started = False
+
+    def job(config: DictConfig) -> None:
+        nonlocal started
+        started = True
+        _job(name, config)
+
+    arguments = arranged(name, words)
+    interrupts.install()
+    with _hydra_reads(arguments):
+        try:
+            hydra.main(version_base="1.3", config_path=str(configs()), config_name=name)(job)()
+        except SystemExit as done:
+            return done.code if isinstance(done.code, int) else 0
+        except (*REFUSED, OSError) as error:
+            if started:
+                raise
+            raise ConfigError(_line(error)) from None
+    return 0
+
+
+def configs() -> Path:
+    """Say where the YAML files are: in the installed package, or beside it in the repository."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def arranged(name: str, words: Sequence[str]) -> list[str]:
+    """Put the options before the settings, in whatever order they were typed, and refuse what cannot go together."""
+    parser: ArgumentParser = get_args_parser()
+    parser.error = _refuse
+    parsed = parser.parse_intermixed_args(list(words))
+    if parsed.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun: would unpickle a file; give the settings of that run instead")
+    if len(modes := [mode for mode in MODES if getattr(parsed, mode)]) > 1:
+        raise ConfigError(f"--{modes[0]} and --{modes[1]}: give one of them".replace("_", "-"))
+    if parsed.resolve and not (parsed.cfg or parsed.help):
+        raise ConfigError("--resolve: goes with --cfg job or --help")
+    order = COMMANDS[name].order
+    if order is not None and (given := [word for word in parsed.overrides if word.lstrip("+").startswith("order=")]):
+        raise ConfigError(f"{given[0]}: `compressor {name}` is one phase; for an order use `compressor run {given[0]}`")
+    return [word for word in words if word not in parsed.overrides] + parsed.overrides
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; `compressor COMMAND --help` lists the options")
+
+
+@contextmanager
+def _hydra_reads(words: Sequence[str]) -> Iterator[None]:
+    """Give Hydra its command line, and have it raise what it would print."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = ["compressor", *words]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _line(error: Exception) -> str:
+    """Say in one line what was refused; an error that is nobody's input is raised again."""
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        with disk(Path()):
+            raise error
+    return str(error) if isinstance(error, CompressorError) else mended(error)
+
+
+def decoded(composed: DictConfig) -> RunConfig:
+    """Turn what Hydra composed into the settings of a command; a bad one is an error that names it."""
+    plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    config = decode(RunConfig, plain)
+    parse_order(config.order)
+    return config
+
+
+def _job(name: str, composed: DictConfig) -> None:
+    """Run one job: the only one, whose errors end the command, or one of a sweep, whose errors are noted."""
+    interrupts.install()
+    setting = HydraConfig.get()
+    folder = Path(setting.runtime.output_dir)
+    if setting.mode is not RunMode.MULTIRUN:
+        if code := _attempt(name, composed, folder)[0]:
+            sys.exit(code)
+        return
+    began = time.monotonic()
+    try:
+        code, error = _attempt(name, composed, folder)
+    except Exception as bug:  # noqa: BLE001 - the other jobs go on
+        traceback.print_exc()
+        code, error = 1, f"{type(bug).__name__}: {bug}"
+    done = Outcome(setting.job.num, tuple(setting.overrides.task), code, error, time.monotonic() - began)
+    with disk(folder):
+        write_json(folder / JOB, done)
+
+
+def _attempt(name: str, composed: DictConfig, folder: Path) -> tuple[int, str | None]:
+    """Run a command; what the user can mend is said in one line, and is the exit code and the message given."""
+    try:
+        command, config = COMMANDS[name], _settings(composed)
+        if command.order is not None:
+            config = replace(config, order=command.order)
+        command.call(config, folder)
+    except CompressorError as error:
+        return complain(str(error)), str(error)
+    return 0, None
+
+
+def _settings(composed: DictConfig) -> RunConfig:
+    try:
+        return decoded(composed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(mended(error)) from None
+
+
+class Callbacks:
+    """What Hydra calls around runs and sweeps; named in configs/run.yaml."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse bad settings before a run directory is made."""
+        try:
+            _settings(config)
+        except CompressorError as error:
+            sys.exit(complain(str(error)))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Show a sweep in one table, and end with its exit code."""
+        try:
+            code = report_sweep(Path(config.hydra.sweep.dir))
+        except CompressorError as error:
+            code = complain(str(error))
+        if code:
+            sys.exit(code)
+
+    def _nothing(self, **_: Any) -> None:
+        pass
+
+    on_run_end = on_multirun_start = on_job_start = on_job_end = _nothing

@@ -1,0 +1,47 @@
+"""Devices, threads and arithmetic: how tensors are computed, never what."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import nn
+
+from compressor.config import FitConfig, Precision, RuntimeConfig
+from compressor.errors import ConfigError
+
+TINY_MACS = 5_000_000
+"""A network of fewer multiply-accumulates an image trains fastest on one thread."""
+
+
+def device_of(runtime: RuntimeConfig) -> torch.device:
+    """Give the device to compute on; `auto` is CUDA where there is one."""
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("runtime.device=cuda: this machine or this torch has no CUDA; give auto or cpu")
+    return torch.device("cuda" if runtime.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def threads(runtime: RuntimeConfig, macs: int) -> Iterator[int]:
+    """Compute with as many threads as suit a network of `macs` multiply-accumulates an image, then go back."""
+    before, cores = torch.get_num_threads(), os.cpu_count() or 1
+    count = runtime.threads or (1 if macs < TINY_MACS else cores)
+    torch.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
+
+
+def autocast(config: FitConfig, device: torch.device) -> AbstractContextManager[None]:
+    """Give the arithmetic of training; `auto` must have been resolved."""
+    assert config.precision is not Precision.AUTO, "auto is resolved while planning"
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision is Precision.BF16)
+
+
+def place(net: nn.Module, config: FitConfig, device: torch.device) -> nn.Module:
+    """Move a network to its device and memory layout, in place, and give what to call in training."""
+    net.to(device)
+    if config.channels_last:
+        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return torch.compile(net) if config.compile else net  # pyright: ignore[reportReturnType]

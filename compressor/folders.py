@@ -1,0 +1,147 @@
+"""A phase's folder: its files, what they say, and whether they are what the record says. No torch here."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError
+
+from compressor.arch import Arch, check
+from compressor.codec import CodecError, canonical, decode, digest, digest_file, encode, read_json
+from compressor.errors import ModelError, StoreError
+from compressor.records import SCHEMA, Metrics, Record
+
+T = TypeVar("T")
+
+FORMAT = 1
+"""The version of arch.json."""
+
+ARCH, WEIGHTS, METRICS, HISTORY = "arch.json", "weights.safetensors", "metrics.json", "history.jsonl"
+RECORD, CONFIG, CURVES = "record.json", "config.yaml", "tb"
+DIGESTED = (METRICS, HISTORY, CONFIG)
+"""The files of a finished step whose digests its record states one by one; those of the model have one together."""
+
+KEY = re.compile(r"[a-z_]+-[0-9a-f]{16}")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
+NO_FOLDER = (errno.ENOTDIR, errno.EEXIST)
+
+
+@contextmanager
+def disk(where: Path) -> Iterator[None]:
+    """Turn what the operating system says of files into one line that names the file, or else `where`."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(_line(error.filename or where, error.errno, error.strerror or str(error))) from None
+    except SafetensorError as error:  # it is no OSError, and states the system's number in its text only
+        if (found := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        number = int(found[1])
+        raise StoreError(_line(where, number, os.strerror(number))) from None
+
+
+def _line(where: Any, number: int | None, reason: str) -> str:
+    if number in FULL:
+        return f"{where}: the disk is full; free some space and type the command again, finished steps are kept"
+    if number in DENIED:
+        return f"{where}: cannot be read or written ({reason}); give a folder that can, such as store=FOLDER"
+    if number in NO_FOLDER:
+        return f"{where}: a file stands where a folder is needed; give a folder, such as store=FOLDER"
+    return f"{where}: {reason}; it must be a file or folder that can be read and written"
+
+
+def key_of(phase: str, version: int, config: Any, inputs: Mapping[str, str], data: str) -> str:
+    """Name a step's result, `PHASE-DIGEST`, by all that can change it; `inputs` are the keys of its models by role."""
+    cause = {"phase": [phase, version], "config": config, "inputs": dict(inputs), "data": data}
+    return f"{phase}-{digest(canonical(cause))}"
+
+
+def digest_of(folder: Path) -> str:
+    """Hash what a model's folder says and holds; the layout of its JSON does not count."""
+    arch = read_json(folder / ARCH)
+    try:
+        with (folder / WEIGHTS).open("rb") as file:
+            return digest(canonical(arch), hashlib.file_digest(file, "sha256").digest())
+    except OSError as error:
+        raise StoreError(f"{folder / WEIGHTS}: {error.strerror}; a model is {ARCH} and {WEIGHTS}") from None
+    except (ValueError, RecursionError):  # JSON of this program holds no NaN and is not deep
+        raise StoreError(f"{folder / ARCH}: is not a network of this program") from None
+
+
+def read_arch(folder: Path) -> Arch:
+    """Read what network a model's folder holds, without its weights.
+
+    Raises:
+        ModelError: there is no arch.json, or it is cut, changed or of another format or program.
+    """
+    path = folder / ARCH
+    if not path.is_file():
+        raise ModelError(f"{folder}: no {ARCH}; give the folder of a phase, such as outputs/NAME/TIME/02-prune")
+    data = read_json(path)
+    if not isinstance(data, dict) or data.keys() != {"format", "arch"}:
+        raise ModelError(f"{path}: is not a network of this program; it needs 'format' and 'arch'")
+    if data["format"] != FORMAT:
+        raise ModelError(f"{path}: has format {data['format']!r}, this version reads {FORMAT}")
+    try:
+        return check(decode(Arch, data["arch"], "arch"))
+    except (CodecError, ModelError) as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def read_record(folder: Path) -> Record:
+    """Read a phase folder's record; one that is cut, changed in what its key depends on, or foreign is refused."""
+    record = _read(Record, folder / RECORD)
+    inputs = {role: source.key for role, source in record.inputs.items()}
+    if record.key != key_of(record.phase, record.version, record.config, inputs, record.data):
+        raise StoreError(f"{folder / RECORD}: was changed: its key {record.key!r} does not follow from its content")
+    for key in (record.key, record.original.key, *inputs.values()):
+        if not KEY.fullmatch(key):  # keys become names of folders
+            raise StoreError(f"{folder / RECORD}: was changed: {key!r} is no key; keys are like prune-0123456789abcdef")
+    return record
+
+
+def read_metrics(folder: Path) -> Metrics:
+    """Read a phase folder's metrics."""
+    return _read(Metrics, folder / METRICS)
+
+
+def _read(cls: type[T], path: Path) -> T:
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise StoreError(f"{path}: is not a {cls.__name__.lower()} of schema {SCHEMA}, which this version reads")
+    return decode(cls, data, str(path))
+
+
+def verify(folder: Path, record: Record) -> None:
+    """Refuse a phase folder whose files are not, bit for bit, those that its record describes."""
+    if digest_of(folder) != record.model:
+        raise StoreError(f"{folder}: {ARCH} or {WEIGHTS} is not what {RECORD} says; it was cut or changed")
+    for name in DIGESTED:
+        verify_file(folder / name, record)
+    if record.original != read_metrics(folder).original:
+        raise StoreError(f"{folder / RECORD}: names another original than {METRICS}; it was changed")
+
+
+def verify_file(path: Path, record: Record) -> None:
+    """Refuse a file beside a record that is not, bit for bit, the one the record describes."""
+    with disk(path):
+        if digest_file(path) != record.files.get(path.name):
+            raise StoreError(f"{path}: is not what {RECORD} says; it was cut or changed")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a dataclass tree as JSON, whole or not at all. Raises ValueError for numbers that are not finite."""
+    text = json.dumps(encode(value), indent=1, allow_nan=False) + "\n"
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,199 @@
+"""Layers whose channel dimensions have names. Two dimensions with one name are pruned together."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compressor.arch import FLOAT, Activation
+from compressor.quantization import RoundActivation, RoundWeight, act_range, integers, weight_levels
+
+Axes = dict[str, tuple[str, ...]]
+"""For each tensor of a layer's state, the names of its leading dimensions ('' for one that is never pruned)."""
+
+
+class Axis(NamedTuple):
+    """A named channel dimension."""
+
+    name: str
+    size: int
+
+
+class Stream(NamedTuple):
+    """A tensor on its way: its channel axis, the bits it was rounded to, and whether it can be negative."""
+
+    axis: Axis
+    bits: int = FLOAT
+    signed: bool = True
+
+
+class Weighted(nn.Module):
+    """What convolutions and linear layers share: a weight that may be rounded. `reads` are its input's bits."""
+
+    weight: nn.Parameter
+    scale: nn.Parameter
+    levels: Tensor
+    binary: Tensor
+    axes: Axes
+    bits: tuple[int, ...]
+    reads: int
+
+    def describe(self, axes: tuple[str, ...], bits: tuple[int, ...], reads: int) -> None:
+        """Name the weight's axes and give it bits: one number, or one for each output channel."""
+        self.bits, self.reads, self.axes = bits, reads, {"weight": axes}
+        if bits == (FLOAT,):
+            return
+        channels = self.weight.shape[0]
+        self.scale = nn.Parameter(torch.zeros(channels))  # 0: not calibrated yet
+        self.axes["scale"] = axes[:1]
+        each = bits if len(bits) > 1 else bits * channels
+        self.register_buffer("levels", weight_levels(bits, channels), persistent=False)
+        self.register_buffer("binary", torch.tensor([b == 1 for b in each]), persistent=False)
+
+    @property
+    def quantized(self) -> bool:
+        """Tell whether the weight is rounded."""
+        return self.bits != (FLOAT,)
+
+    def rounded(self) -> Tensor:
+        """Give the weight that `forward` computes with."""
+        if not self.quantized:
+            return self.weight
+        out = RoundWeight.apply(self.weight, self.scale, self.levels, self.binary)
+        assert isinstance(out, Tensor)
+        return out
+
+    def integers(self) -> Tensor:
+        """Give the integers of a quantized weight, as float32 of the weight's shape."""
+        return integers(self.weight, self.scale, self.levels, self.binary)
+
+
+class Conv(Weighted):
+    """A convolution without bias; `depthwise` has one axis on both sides."""
+
+    def __init__(
+        self,
+        source: Stream,
+        cout: Axis,
+        kernel: int,
+        stride: int = 1,
+        *,
+        bits: tuple[int, ...],
+        depthwise: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stride, self.padding, self.groups = stride, kernel // 2, cout.size if depthwise else 1
+        cin = 1 if depthwise else source.axis.size
+        self.weight = nn.Parameter(torch.empty(cout.size, cin, kernel, kernel))
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        self.describe((cout.name, "" if depthwise else source.axis.name), bits, source.bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, in, H, W)."""
+        return F.conv2d(x, self.rounded(), None, self.stride, self.padding, 1, self.groups)
+
+
+class Linear(Weighted):
+    """A linear layer on features pooled to `pool` x `pool`; its weight is (out, in, pool, pool) where pool > 1."""
+
+    def __init__(self, source: Stream, cout: Axis, pool: int = 1, *, bits: tuple[int, ...]) -> None:
+        super().__init__()
+        spatial = (pool, pool) if pool > 1 else ()
+        self.weight = nn.Parameter(torch.empty(cout.size, source.axis.size, *spatial))
+        self.bias = nn.Parameter(torch.empty(cout.size))
+        bound = self.weight[0].numel() ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+        self.describe((cout.name, source.axis.name), bits, source.bits)
+        self.axes["bias"] = (cout.name,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in) or (N, in, pool, pool) to (N, out)."""
+        return F.linear(x.flatten(1), self.rounded().flatten(1), self.bias)
+
+
+class Norm(nn.BatchNorm2d):
+    """Batch normalisation over a named axis."""
+
+    def __init__(self, axis: Axis) -> None:
+        super().__init__(axis.size)
+        self.axes: Axes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (axis.name,))
+        self.axes["num_batches_tracked"] = ()
+
+
+class Act(nn.Module):
+    """What produces a tensor that others read: an activation function, then rounding where the tensor has bits."""
+
+    def __init__(self, function: Activation | None, bits: int, *, signed: bool) -> None:
+        super().__init__()
+        self.function, self.bits, self.signed, self.bypass = function, bits, signed, False
+        self.axes: Axes = {}
+        if bits != FLOAT:
+            self.low, self.high = act_range(bits, signed)
+            self.scale = nn.Parameter(torch.zeros(()))  # 0: not calibrated yet
+            self.axes["scale"] = ()
+
+    def stream(self, axis: Axis) -> Stream:
+        """Describe the tensor that comes out."""
+        return Stream(axis, self.bits, self.signed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the function and round; the grid's own lower end is the ReLU where rounding follows one."""
+        if self.function is Activation.RELU6:
+            x = F.relu6(x)
+        elif self.function is Activation.RELU and (self.bits == FLOAT or self.bypass):
+            x = F.relu(x)
+        if self.bits == FLOAT or self.bypass:
+            return x
+        gain = (x[0].numel() * self.high) ** -0.5
+        out = RoundActivation.apply(x, self.scale, self.low, self.high, gain)
+        assert isinstance(out, Tensor)
+        return out
+
+
+class PadShortcut(nn.Module):
+    """CIFAR's "option A" shortcut: every stride-th pixel, each channel copied to where `map` (out, in) has a 1.
+
+    A gather without multiplications; channels that nothing maps to are 0. Source: He et al. 2015, section 4.2.
+    """
+
+    map: Tensor
+
+    def __init__(self, cin: Axis, cout: Axis, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        offset = max(0, (cout.size - cin.size) // 2)
+        rows = torch.arange(cout.size)[:, None]
+        self.register_buffer("map", (rows - offset == torch.arange(cin.size)).to(torch.uint8))
+        self.axes: Axes = {"map": (cout.name, cin.name)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give (N, out, H / stride, W / stride)."""
+        x = x[:, :, :: self.stride, :: self.stride]
+        present = self.map.amax(dim=1).to(x.dtype).view(1, -1, 1, 1)
+        return x.index_select(1, self.map.argmax(dim=1)) * present
+
+
+def axes_of(net: nn.Module) -> Axes:
+    """Collect the axis names of every tensor in the network's state."""
+    return {
+        f"{prefix}.{name}" if prefix else name: names
+        for prefix, layer in net.named_modules()
+        for name, names in getattr(layer, "axes", {}).items()
+    }
+
+
+@contextmanager
+def float_activations(net: nn.Module) -> Iterator[list[tuple[str, Act]]]:
+    """Switch activation rounding off for a while; give the activations that have bits, with their names."""
+    acts = [(name, m) for name, m in net.named_modules() if isinstance(m, Act) and m.bits != FLOAT]
+    for _, act in acts:
+        act.bypass = True
+    try:
+        yield acts
+    finally:
+        for _, act in acts:
+            act.bypass = False

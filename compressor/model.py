@@ -1,0 +1,132 @@
+"""A model is an arch and its network; on disk, a JSON file and a file of tensors."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from compressor.arch import Arch, check
+from compressor.arch import keep as keep_channels
+from compressor.codec import CodecError, decode, encode, read_json
+from compressor.errors import ModelError
+from compressor.layers import axes_of
+from compressor.network import Network, build
+from compressor.store import digest_of
+
+FORMAT = 1
+ARCH, WEIGHTS = "arch.json", "weights.safetensors"
+
+
+@dataclass
+class Model:
+    """An architecture and the network built from it."""
+
+    arch: Arch
+    net: Network
+
+
+def fresh(arch: Arch, seed: int) -> Model:
+    """Give a model with newly initialised weights."""
+    return Model(arch, build(arch, seed))
+
+
+def rebuild(model: Model, arch: Arch, *, new: Callable[[str], bool], seed: int) -> Model:
+    """Move the weights of `model` into `arch`.
+
+    Tensors whose name is `new` start afresh, or keep the value they had where it still fits; every other tensor must
+    be on both sides with one shape.
+    """
+    out = fresh(arch, seed)
+    have, want = model.net.state_dict(), out.net.state_dict()
+    fits = {name for name in want if name in have and have[name].shape == want[name].shape}
+    wrong = [name for name in have.keys() | want.keys() if name not in fits and not new(name)]
+    if wrong:
+        raise ModelError(f"weights do not fit the new network: {', '.join(sorted(wrong)[:3])}")
+    out.net.load_state_dict(want | {name: have[name] for name in fits})
+    return out
+
+
+def select(model: Model, kept: Mapping[str, list[int]]) -> Model:
+    """Keep the given channels of each named axis, in every tensor that has it, and drop the others."""
+    arch = keep_channels(model.arch, kept)
+    indices = {axis: torch.tensor(index) for axis, index in kept.items()}
+    state = model.net.state_dict()
+    for name, names in axes_of(model.net).items():
+        for dim, axis in enumerate(names):
+            if axis in indices:
+                state[name] = state[name].index_select(dim, indices[axis])
+    out = fresh(arch, seed=0)
+    out.net.load_state_dict(state)
+    return out
+
+
+def save(model: Model, folder: Path) -> str:
+    """Write `arch.json` and `weights.safetensors`, and return their digest."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS)
+    text = json.dumps({"format": FORMAT, "arch": encode(model.arch)}, indent=1) + "\n"
+    (folder / ARCH).write_text(text, encoding="utf-8")
+    return digest_of(folder)
+
+
+def load(folder: Path) -> Model:
+    """Read a model; nothing in the files is run, and nothing is built before names and shapes agree.
+
+    Raises:
+        ModelError: a file is missing, cut, changed, foreign, or does not fit the other.
+    """
+    arch = load_arch(folder)
+    path = folder / WEIGHTS
+    with torch.device("meta"):
+        expected = {name: (list(t.shape), t.dtype) for name, t in Network(arch).state_dict().items()}
+    found = _shapes(path)
+    if missing := sorted(expected.keys() ^ found.keys()):
+        side = "lacks" if missing[0] in expected else "has an unknown"
+        raise ModelError(f"{path}: {side} tensor {missing[0]!r}; it does not belong to {folder / ARCH}")
+    for name, (shape, _) in expected.items():
+        if found[name] != shape:
+            raise ModelError(f"{path}: tensor {name!r} has shape {found[name]}, {folder / ARCH} says {shape}")
+    model, state = fresh(arch, seed=0), load_file(path)
+    for name, tensor in state.items():
+        if tensor.dtype != expected[name][1]:
+            raise ModelError(f"{path}: tensor {name!r} is {tensor.dtype}, expected {expected[name][1]}")
+        if tensor.is_floating_point() and name != "thresholds" and not tensor.isfinite().all():
+            raise ModelError(f"{path}: tensor {name!r} holds numbers that are not finite")
+    model.net.load_state_dict(state)
+    return model
+
+
+def load_arch(folder: Path) -> Arch:
+    """Read `arch.json` alone."""
+    path = folder / ARCH
+    if not path.is_file():
+        raise ModelError(f"{folder}: no {ARCH}; give the folder of a phase, such as outputs/NAME/TIME/02-prune")
+    data = read_json(path)
+    if not isinstance(data, dict) or data.keys() != {"format", "arch"}:
+        raise ModelError(f"{path}: is not a network of this program; it needs 'format' and 'arch'")
+    if data["format"] != FORMAT:
+        raise ModelError(f"{path}: has format {data['format']!r}, this version reads {FORMAT}")
+    try:
+        return check(decode(Arch, data["arch"], "arch"))
+    except (CodecError, ModelError) as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError:
+        raise ModelError(f"{path}: is missing; a model is {ARCH} and {WEIGHTS}") from None
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: is cut, changed or not a safetensors file ({error})") from None
+
+
+def same(a: Model, b: Model) -> bool:
+    """Tell whether two models are equal bit for bit."""
+    left, right = a.net.state_dict(), b.net.state_dict()
+    return a.arch == b.arch and left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)

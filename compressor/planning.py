@@ -1,0 +1,180 @@
+"""From a command's settings to its steps: values are resolved and paths become content digests, so keys are known."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from compressor.arch import Task
+from compressor.codec import digest_file
+from compressor.config import BaselineConfig, DistillConfig, FitConfig, Precision, RunConfig
+from compressor.data.types import Data
+from compressor.errors import CompressorError, ConfigError
+from compressor.families import FAMILIES, architecture
+from compressor.folders import read_arch
+from compressor.phase import BY_NAME, Phase, parse_order
+from compressor.pipeline import Given, Source, Step, given
+from compressor.store import Store
+
+BF16_FROM = 16
+"""Images of fewer pixels a side train faster in fp32, whatever the processor has."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command runs: its sources first to last, and the file of each digest that a config names."""
+
+    steps: tuple[Source, ...]
+    files: dict[str, Path]
+
+    @property
+    def last(self) -> Step:
+        """The step whose result the command is for."""
+        step = self.steps[-1]
+        assert isinstance(step, Step), "a plan ends in a step"
+        return step
+
+
+def plan(config: RunConfig, data: Data) -> Plan:
+    """Chain the baseline, or a given checkpoint, and the phases of `config.order`.
+
+    Raises:
+        CompressorError: a setting is impossible, a file is missing, or a checkpoint does not fit the data.
+    """
+    files: dict[str, Path] = {}
+    phases = parse_order(config.order)
+    steps: list[Source] = [_start(config, data, phases, files)]
+    for phase in phases:
+        settings = _resolved(getattr(config, phase.name), phase, data, files)
+        inputs = [("model", steps[-1])]
+        if "teacher" in phase.reads:
+            inputs.append(("teacher", _teacher(config, data, steps, files)))
+        steps.append(Step(phase, settings, tuple(inputs), data.fingerprint))
+    return Plan(tuple(steps), files)
+
+
+def _start(config: RunConfig, data: Data, phases: tuple[Phase, ...], files: dict[str, Path]) -> Source:
+    if config.checkpoint is None:
+        return _baseline(config, data, files)
+    if not phases:
+        raise ConfigError(
+            f"checkpoint={config.checkpoint}: an empty order has nothing to run on it; give order=Q or such"
+        )
+    return _fitting(Path(config.checkpoint).expanduser(), "checkpoint", data)
+
+
+def _baseline(config: RunConfig, data: Data, files: dict[str, Path]) -> Step:
+    arch = architecture(config.architecture, data.channels, data.size, data.mean, data.std, data.task)
+    settings = config.baseline
+    weights = settings.weights and _content(settings.weights, "baseline.weights", files)
+    resolved = BaselineConfig(arch, weights, settings.names, _fit(settings.fit, data.size))
+    return Step(BY_NAME["baseline"], resolved, (), data.fingerprint)
+
+
+def _resolved(settings: Any, phase: Phase, data: Data, files: dict[str, Path]) -> Any:
+    """Replace what is `auto` and what is a path, in the settings of any phase."""
+    settings = replace(settings, fit=_fit(settings.fit, data.size))
+    if not isinstance(settings, DistillConfig):
+        return settings
+    if settings.student is not None and settings.student not in FAMILIES:
+        raise ConfigError(f"{phase.name}.student={settings.student}: give null or one of {', '.join(FAMILIES)}")
+    weights = settings.weights and _content(settings.weights, f"{phase.name}.weights", files)
+    return replace(settings, weights=weights, teacher=_teacher_name(settings.teacher, files))
+
+
+def _fit(fit: FitConfig, size: int) -> FitConfig:
+    if fit.precision is not Precision.AUTO:
+        return fit
+    fast = size >= BF16_FROM and _computes_bf16()
+    return replace(fit, precision=Precision.BF16 if fast else Precision.FP32)
+
+
+def _computes_bf16() -> bool:
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        return False
+    return not words.isdisjoint({"amx_bf16", "avx512_bf16"})
+
+
+def _content(path: str, where: str, files: dict[str, Path]) -> str:
+    file = Path(path).expanduser()
+    try:
+        name = f"sha256:{digest_file(file)}"
+    except OSError as error:
+        raise ConfigError(f"{where}={path}: {error.strerror}; give a file of weights, .safetensors or .pth") from None
+    files[name] = file
+    return name
+
+
+def _teacher_name(teacher: str, files: dict[str, Path]) -> str:
+    if teacher in ("baseline", "input"):
+        return teacher
+    folder = Path(teacher).expanduser()
+    name = f"sha256:{_given(folder, 'distill.teacher').model}"
+    files[name] = folder
+    return name
+
+
+def _teacher(config: RunConfig, data: Data, steps: list[Source], files: dict[str, Path]) -> Source:
+    teacher = config.distill.teacher
+    if teacher == "input":
+        return steps[-1]
+    if teacher != "baseline":
+        return _fitting(Path(teacher).expanduser(), "distill.teacher", data)
+    start = steps[0]
+    if isinstance(start, Given) and start.record and start.record.original.key != start.key:
+        return _original(start, start.record.original.key, Store(Path(config.store)))
+    return start
+
+
+def _original(start: Given, key: str, store: Store) -> Given:
+    """Find the network that a checkpoint's chain began with: in the store, or in the folders beside it."""
+    if store.record(key) is not None:
+        return given(store.folder(key))
+    for folder in sorted(start.folder.resolve().parent.iterdir()):
+        try:
+            found = given(folder)
+        except CompressorError:  # other folders may lie there
+            continue
+        if found.key == key:
+            return found
+    raise ConfigError(
+        f"distill.teacher=baseline: {start.folder} came from {key}, which is neither in the store {store.root} "
+        f"nor beside it; give distill.teacher=FOLDER, a model's folder"
+    )
+
+
+def _fitting(folder: Path, where: str, data: Data) -> Given:
+    """Take a model's folder that reads these images and answers this task."""
+    source, arch = _given(folder, where), read_arch(folder)
+    shape, wanted = _shape(arch.input.channels, arch.input.size), _shape(data.channels, data.size)
+    if shape != wanted:
+        raise ConfigError(f"{where}={folder}: reads {shape}, {data.name} has {wanted}; give a model of such images")
+    answers, asked = _answers(arch.task), _answers(data.task)
+    if answers != asked:
+        raise ConfigError(f"{where}={folder}: answers {answers}, {data.name} asks {asked}; give a model of that task")
+    if other := _other_class(arch.task, data):
+        raise ConfigError(
+            f"{where}={folder}: has class {other[0]!r} where {data.name} has {other[1]!r}; their order counts"
+        )
+    return source
+
+
+def _given(folder: Path, where: str) -> Given:
+    try:
+        return given(folder)
+    except CompressorError as error:
+        raise ConfigError(f"{where}={error}") from None
+
+
+def _shape(channels: int, size: int) -> str:
+    return f"images of {channels} x {size} x {size}"
+
+
+def _answers(task: Task) -> str:
+    return f"{task.kind} with {task.outputs} outputs"
+
+
+def _other_class(task: Task, data: Data) -> tuple[str, str] | None:
+    pairs = zip(task.names, data.task.names, strict=False)
+    return next(((mine, asked) for mine, asked in pairs if mine != asked), None)

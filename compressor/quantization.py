@@ -1,0 +1,130 @@
+"""Fake quantization: rounding in `forward`, straight-through gradients, learned step sizes, and their calibration.
+
+Source: Esser et al., Learned Step Size Quantization (LSQ), ICLR 2020.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TINY = 1e-8
+"""The least scale, so that dividing by it stays finite."""
+
+CLIPS = tuple(0.2 + 0.02 * i for i in range(41))
+"""Shares of the largest magnitude tried as clipping points by calibration."""
+
+
+def act_range(bits: int, signed: bool) -> tuple[int, int]:
+    """Give the least and greatest integer of an activation."""
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def weight_levels(bits: tuple[int, ...], channels: int) -> Tensor:
+    """Give the greatest integer of each channel's weights, (channels,): 2^(b-1)-1, and 1 for one bit."""
+    each = bits if len(bits) > 1 else bits * channels
+    return torch.tensor([max(1, 2 ** (b - 1) - 1) for b in each], dtype=torch.float32)
+
+
+class RoundActivation(torch.autograd.Function):
+    """Round a tensor to a grid of one step: clamp(round(x / scale), low, high) * scale.
+
+    The gradient of `x` passes where x is inside the grid; that of `scale` is LSQ's, times `gain`. Only x and the
+    output are kept: with d the gradient of the output, LSQ's sum is (d . output - d_x . x) / scale.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, low: int, high: int, gain: float) -> Tensor:
+        """Round x of any shape with a scale of shape ()."""
+        step = max(scale.item(), TINY)
+        out = torch.mul(x, 1 / step).round_().clamp_(low, high).mul_(step)
+        ctx.save_for_backward(x, out)
+        ctx.grid = (step, low, high, gain)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """Give the gradients of x and scale."""
+        (grad,) = grads
+        x, out = ctx.saved_tensors
+        step, low, high, gain = ctx.grid
+        dx = torch.ops.aten.hardtanh_backward(grad, x, (low - 0.5) * step, (high + 0.5) * step)
+        dscale = (_dot(grad, out) - _dot(dx, x)) * (gain / step)
+        return dx, dscale, None, None, None
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    if a.dtype == torch.float32 and a.stride() == b.stride() and a.is_contiguous(memory_format=_format(a)):
+        return torch.dot(a.as_strided((a.numel(),), (1,)), b.as_strided((b.numel(),), (1,)))
+    return (a * b).sum(dtype=torch.float32)
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    is_last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
+class RoundWeight(torch.autograd.Function):
+    """Round weights channel by channel; channels of one bit become their sign times their mean magnitude."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, levels: Tensor, binary: Tensor) -> Tensor:
+        """Round a weight (out, ...) with scales, levels and the mask of one-bit channels, each (out,)."""
+        shape = (-1, *[1] * (weight.ndim - 1))
+        step = effective_scale(weight, scale, binary).view(shape)
+        top = levels.view(shape)
+        ratio = weight / step
+        integers = ratio.round().clamp_(-top, top)
+        if binary.any():
+            signs = torch.where(weight < 0, -1.0, 1.0)
+            integers = torch.where(binary.view(shape), signs, integers)
+        inside = (ratio.abs() <= top) | binary.view(shape)
+        ctx.save_for_backward(inside, torch.where(inside, integers - ratio, integers))
+        ctx.gain = torch.rsqrt(levels * weight[0].numel()) * ~binary
+        return integers * step
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        """Give the gradients of the weight and of the scales."""
+        (grad,) = grads
+        inside, slope = ctx.saved_tensors
+        return grad * inside, (grad * slope).flatten(1).sum(dim=1) * ctx.gain, None, None
+
+
+def effective_scale(weight: Tensor, scale: Tensor, binary: Tensor) -> Tensor:
+    """Give the scales (out,) in force: learned ones, or the mean magnitude where a channel has one bit."""
+    if not binary.any():
+        return scale.clamp_min(TINY)
+    return torch.where(binary, weight.abs().flatten(1).mean(dim=1), scale).clamp_min(TINY)
+
+
+def integers(weight: Tensor, scale: Tensor, levels: Tensor, binary: Tensor) -> Tensor:
+    """Give the integers (out, ...) that stand for a weight, as float32."""
+    shape = (-1, *[1] * (weight.ndim - 1))
+    top = levels.view(shape)
+    rounded = (weight / effective_scale(weight, scale, binary).view(shape)).round().clamp(-top, top)
+    return torch.where(binary.view(shape), torch.where(weight < 0, -1.0, 1.0), rounded)
+
+
+def best_weight_scale(weight: Tensor, levels: Tensor) -> Tensor:
+    """Give the scale of each channel (out,) with the least squared error."""
+    flat = weight.flatten(1)
+    largest = flat.abs().amax(dim=1).clamp_min(TINY)
+    errors = []
+    for clip in CLIPS:
+        step = (clip * largest / levels)[:, None]
+        errors.append(((flat / step).round().clamp(-levels[:, None], levels[:, None]) * step - flat).square().sum(1))
+    clips = torch.tensor(CLIPS, device=weight.device)[torch.stack(errors).argmin(dim=0)]
+    return clips * largest / levels
+
+
+def best_act_scale(values: Tensor, low: int, high: int) -> float:
+    """Give the scale with the least squared error on sampled values of any shape."""
+    largest = max(values.abs().max().item(), TINY)
+    top = high if low == 0 else -low
+
+    def error(clip: float) -> float:
+        step = clip * largest / top
+        return ((values / step).round().clamp(low, high) * step - values).square().sum().item()
+
+    return min(CLIPS, key=error) * largest / top
