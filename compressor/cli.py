@@ -1,6 +1,6 @@
 """`compressor COMMAND [key=value ...]`: find the command, say what it is, run it, and turn errors into one line.
 
-Only this module reads sys.argv; only `composing` and `completion` see Hydra, and neither is imported to show a plain help.
+Only this module reads sys.argv; only `composing` sees Hydra, and it is not imported to show a plain help.
 """
 
 import os

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
+from itertools import pairwise
 from pathlib import Path
 
 from compressor.cli import COMMANDS
@@ -42,7 +43,7 @@ def split(environ: Mapping[str, str]) -> tuple[str, str, str | None]:
 def _quietly(command: str, words: Sequence[str], rest: str) -> None:
     """Ask Hydra; half a line may be no valid one, and complaints would be printed into it."""
     typed = rest.split()
-    folder = [f"--config-dir={b}" for a, b in zip(typed, typed[1:], strict=False) if a in ("--config-dir", "-cd")]
+    folder = [f"--config-dir={b}" for a, b in pairwise(typed) if a in ("--config-dir", "-cd")]
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
         try:
             _hydra(command, [*words, *folder])

@@ -1,4 +1,4 @@
-"""Settings by Hydra: composed from the configs and the words of the command line, decoded once, handed to the command."""
+"""Settings by Hydra: composed from the configs and the command line, decoded once, handed to the command."""
 
 import os
 import sys
@@ -24,10 +24,10 @@ from compressor.cli import COMMANDS, complain
 from compressor.codec import decode
 from compressor.config import RunConfig
 from compressor.errors import CompressorError, ConfigError
+from compressor.folders import disk, write_json
 from compressor.mending import mended
 from compressor.phase import parse_order
 from compressor.report.sweep import JOB, Outcome, report_sweep
-from compressor.store import disk, write_json
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 """What Hydra raises before the command starts when words or files are wrong."""
@@ -113,10 +113,8 @@ def _line(error: Exception) -> str:
 
 def decoded(composed: DictConfig) -> RunConfig:
     """Turn what Hydra composed into the settings of a command; a bad one is an error that names it."""
-    plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    assert isinstance(plain, dict)
-    plain.pop("hydra", None)
-    config = decode(RunConfig, plain)
+    ours = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    config = decode(RunConfig, OmegaConf.to_container(ours, resolve=True, throw_on_missing=True))
     parse_order(config.order)
     return config
 

@@ -196,7 +196,7 @@ def _perform(step: Step, inputs: Mapping[str, Made], used: dict[str, InputRecord
         settle(model, bench.data, bench.runtime)
         after = measure(model, bench.data, bench.runtime)
         digest = save(model, draft)
-        after = _with_bytes(after, draft)
+        after = with_bytes(after, draft)
         original = original or Original(step.key, after.test.bitops, after.cost.size_bits)
         with deferred():
             made = _Result(digest, before, after, original, seconds(), encode(environment))
@@ -214,7 +214,7 @@ def _before(step: Step, inputs: Mapping[str, Made], models: Mapping[str, Any], b
         return read_metrics(source.folder).after
     from compressor.measure import measure
 
-    return _with_bytes(measure(models["model"], bench.data, bench.runtime), source.folder)
+    return with_bytes(measure(models["model"], bench.data, bench.runtime), source.folder)
 
 
 def _original(inputs: Mapping[str, Made], before: Measurement | None, models: Mapping[str, Any]) -> Original | None:
@@ -231,7 +231,8 @@ def _original(inputs: Mapping[str, Made], before: Measurement | None, models: Ma
     return Original(source.key, before.test.macs * FLOAT * FLOAT, size_bits(unquantized))
 
 
-def _with_bytes(measured: Measurement, folder: Path) -> Measurement:
+def with_bytes(measured: Measurement, folder: Path) -> Measurement:
+    """Fill in the bytes of a model's two files."""
     size = sum((folder / name).stat().st_size for name in (ARCH, WEIGHTS))
     return replace(measured, cost=replace(measured.cost, checkpoint_bytes=size))
 

@@ -56,10 +56,8 @@ def _start(config: RunConfig, data: Data, phases: tuple[Phase, ...], files: dict
     if config.checkpoint is None:
         return _baseline(config, data, files)
     if not phases:
-        raise ConfigError(
-            f"checkpoint={config.checkpoint}: an empty order has nothing to run on it; give order=Q or such"
-        )
-    return _fitting(Path(config.checkpoint).expanduser(), "checkpoint", data)
+        raise ConfigError(f"checkpoint={config.checkpoint}: an empty order runs nothing on it; give one such as Q")
+    return fitting(Path(config.checkpoint).expanduser(), "checkpoint", data)
 
 
 def _baseline(config: RunConfig, data: Data, files: dict[str, Path]) -> Step:
@@ -120,7 +118,7 @@ def _teacher(config: RunConfig, data: Data, steps: list[Source], files: dict[str
     if teacher == "input":
         return steps[-1]
     if teacher != "baseline":
-        return _fitting(Path(teacher).expanduser(), "distill.teacher", data)
+        return fitting(Path(teacher).expanduser(), "distill.teacher", data)
     start = steps[0]
     if isinstance(start, Given) and start.record and start.record.original.key != start.key:
         return _original(start, start.record.original.key, Store(Path(config.store)))
@@ -144,8 +142,12 @@ def _original(start: Given, key: str, store: Store) -> Given:
     )
 
 
-def _fitting(folder: Path, where: str, data: Data) -> Given:
-    """Take a model's folder that reads these images and answers this task."""
+def fitting(folder: Path, where: str, data: Data) -> Given:
+    """Take a model's folder that reads these images and answers this task; `where` is the setting that names it.
+
+    Raises:
+        ConfigError: there is no model, it is damaged, or it does not fit the data.
+    """
     source, arch = _given(folder, where), read_arch(folder)
     shape, wanted = _shape(arch.input.channels, arch.input.size), _shape(data.channels, data.size)
     if shape != wanted:
@@ -154,9 +156,7 @@ def _fitting(folder: Path, where: str, data: Data) -> Given:
     if answers != asked:
         raise ConfigError(f"{where}={folder}: answers {answers}, {data.name} asks {asked}; give a model of that task")
     if other := _other_class(arch.task, data):
-        raise ConfigError(
-            f"{where}={folder}: has class {other[0]!r} where {data.name} has {other[1]!r}; their order counts"
-        )
+        raise ConfigError(f"{where}={folder}: has class {other[0]!r} for {data.name}'s {other[1]!r}; order counts")
     return source
 
 

@@ -135,22 +135,28 @@ def fit(model: Model, config: FitConfig, context: Context, loss: Loss | None = N
     """
     if config.epochs == 0:
         return model
-    device = device_of(context.runtime)
-    for name, parameter in model.net.named_parameters():
-        parameter.requires_grad_(only is None or name.startswith(f"{only}."))
     with threads(context.runtime, worst_macs(model)):
-        forward = place(model.net, config, device)
-        average = copied(model.net.state_dict()) if config.ema else None
-        loss = loss or task_loss(context.data.task, config.label_smoothing)
-        optimizer = optimizer_for(model.net, config)
-        fitting = Fitting(model, config, context, loss, only, device, forward, optimizer, average)
+        fitting = begin(model, config, context, loss, only)
         checkpointing.restore(fitting)
         _run(fitting)
-    if average is not None:
-        model.net.load_state_dict(average)
+    if fitting.average is not None:
+        model.net.load_state_dict(fitting.average)
     model.net.requires_grad_(requires_grad=True).to("cpu").to(memory_format=torch.contiguous_format)  # pyright: ignore
     model.net.eval()
     return model
+
+
+def begin(
+    model: Model, config: FitConfig, context: Context, loss: Loss | None = None, only: str | None = None
+) -> Fitting:
+    """Set up a training at its first step; arguments as for `fit`."""
+    device = device_of(context.runtime)
+    for name, parameter in model.net.named_parameters():
+        parameter.requires_grad_(only is None or name.startswith(f"{only}."))
+    forward = place(model.net, config, device)
+    average = copied(model.net.state_dict()) if config.ema else None
+    loss = loss or task_loss(context.data.task, config.label_smoothing)
+    return Fitting(model, config, context, loss, only, device, forward, optimizer_for(model.net, config), average)
 
 
 def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -176,7 +182,7 @@ def _epoch(fitting: Fitting, advance: Advance, signal: Callable[[], int | None])
     train = fitting.context.data.train
     for images, targets in batches(train, config.batch, seed=config.seed, epoch=where.epoch, start=where.batch):
         began = time.monotonic()
-        where.loss += _step(fitting, images, targets)
+        where.loss += learn(fitting, *prepare(fitting, images, targets))
         where.batch += 1
         where.seconds += time.monotonic() - began
         advance(1, f"epoch {where.epoch + 1}/{config.epochs} loss {where.loss / where.batch:.3f}")
@@ -187,13 +193,20 @@ def _epoch(fitting: Fitting, advance: Advance, signal: Callable[[], int | None])
             saved = time.monotonic()
 
 
-def _step(fitting: Fitting, images: Tensor, targets: Tensor) -> float:
-    config, where, data, step = fitting.config, fitting.place, fitting.context.data, fitting.step
-    for group in fitting.optimizer.param_groups:
-        group["lr"] = rate(config, step, fitting.per_epoch)
+def prepare(fitting: Fitting, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Augment a batch as its place in the training says, and move it to the device."""
+    config, where, data = fitting.config, fitting.place, fitting.context.data
     fill = tuple(round(255 * mean) for mean in data.mean)
     images = augment(images, data.augment, fill, generator(config.seed, where.epoch, where.batch, 1))
-    images, targets = images.to(fitting.device), targets.to(fitting.device)
+    return images.to(fitting.device), targets.to(fitting.device)
+
+
+def learn(fitting: Fitting, images: Tensor, targets: Tensor) -> float:
+    """Take one step on a prepared batch and give its loss."""
+    config, where, step = fitting.config, fitting.place, fitting.step
+    now = rate(config, step, fitting.per_epoch)
+    for group in fitting.optimizer.param_groups:
+        group["lr"] = now
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed * 1_000_003 + step)  # for dropout
         with autocast(config, fitting.device):
@@ -201,7 +214,7 @@ def _step(fitting: Fitting, images: Tensor, targets: Tensor) -> float:
     if not math.isfinite(value.item()):
         raise TrainingError(
             f"{fitting.context.scratch.name}: the loss is {value.item()} at epoch {where.epoch + 1}, "
-            f"batch {where.batch + 1}, learning rate {rate(config, step, fitting.per_epoch):.3g}; try a lower fit.lr"
+            f"batch {where.batch + 1}, learning rate {now:.3g}; try a lower fit.lr"
         )
     fitting.optimizer.zero_grad(set_to_none=True)
     value.backward()

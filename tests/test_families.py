@@ -173,6 +173,12 @@ class TestOwnNetwork:
         (out,) = build(arch, seed=0).eval()(torch.zeros(2, 3, 32, 32))
         assert out.shape == (2, 10)
 
+    def test_the_documented_example_is_built(self):
+        text = (CONFIGS.parents[1] / "docs" / "networks.md").read_text().split("```yaml\n")[1].split("```")[0]
+        config = decode(ArchitectureConfig, yaml.safe_load(text), "architecture")
+        arch = architecture(config, 3, 32, (0.5,) * 3, (0.25,) * 3, TASK)
+        assert build(arch, seed=0).eval()(torch.zeros(1, 3, 32, 32))[0].shape == (1, 10)
+
     def test_the_width_multiplies_it_too(self):
         whole, half = (widths(arch_of("mine", network=CUSTOM, width=w)) for w in (1.0, 0.5))
         assert half == {axis: n // 2 for axis, n in whole.items()}

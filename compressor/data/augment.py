@@ -29,7 +29,7 @@ def _swap(images: Tensor, others: Tensor, chosen: Tensor) -> Tensor:
 
 def _shift(images: Tensor, padding: int, blank: Tensor, generator: torch.Generator) -> Tensor:
     """Take a window of the image's own size at a random place of the padded image."""
-    n, channels, height, width = images.shape
+    n, _, height, width = images.shape
     padded = blank.repeat(n, 1, height + 2 * padding, width + 2 * padding)
     padded[:, :, padding : padding + height, padding : padding + width] = images
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)

@@ -20,7 +20,7 @@ from numpy.lib import format as npy
 from platformdirs import user_cache_dir
 
 from compressor.arch import Task
-from compressor.codec import CodecError, canonical, decode, digest, digest_file, encode, read_json
+from compressor.codec import CodecError, decode, digest, digest_file, encode, read_json
 from compressor.config import DatasetConfig, RuntimeConfig
 from compressor.data.sources import Chunk, Reading, Source
 from compressor.errors import DataError
@@ -75,7 +75,7 @@ def ready(source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> Cach
         DataError: images are unreadable (up to 20 are named), or the cache cannot be written.
     """
     root = Path(runtime.data_cache or user_cache_dir("compressor")).expanduser() / "data"
-    key = f"{config.name}-{digest(canonical([SCHEMA, config.channels, source.signature]))}"
+    key = f"{config.name}-{digest(json.dumps([SCHEMA, config.channels, source.signature]).encode())}"
     if (found := _open(root / key, config.skip_unreadable)) is not None:
         return found
     try:

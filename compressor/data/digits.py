@@ -16,9 +16,8 @@ def scans() -> tuple[np.ndarray, np.ndarray]:
     """Give the images, uint8 (1797, 1, 8, 8), and the digits, int64 (1797,)."""
     from sklearn.datasets import load_digits
 
-    images, labels = load_digits(return_X_y=True)
-    grey = np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return grey, labels.astype(np.int64)
+    images, labels = (np.asarray(values) for values in load_digits(return_X_y=True))
+    return np.rint(images.reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8), labels.astype(np.int64)
 
 
 def _read(_workers: int) -> Reading:

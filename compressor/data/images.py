@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import stat
 import threading
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -56,15 +57,17 @@ def decode(path: str, size: int, channels: int) -> np.ndarray:
 
     Turned as its EXIF says; transparent parts lie on white; 16-bit values lose their lower byte; stretched to a square.
     """
-    if not os.path.isfile(path):  # noqa: PTH113 - a pipe would be waited for
-        raise FileNotFoundError("no such file")
-    if not os.path.getsize(path):  # noqa: PTH202
+    found = os.stat(path)  # noqa: PTH116 - half the time of Path.stat
+    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+        raise ValueError("not a file")
+    if not found.st_size:
         raise ValueError("empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path) as file:
-            image = _flat(ImageOps.exif_transpose(file), "L" if channels == 1 else "RGB")
+            ImageOps.exif_transpose(file, in_place=True)
+            image = _flat(file, "L" if channels == 1 else "RGB")
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
@@ -72,12 +75,15 @@ def decode(path: str, size: int, channels: int) -> np.ndarray:
 
 
 def _flat(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == mode and "transparency" not in image.info:
+        image.load()
+        return image
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert(mode)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert(mode)
-    return image.convert("RGB").convert(mode) if image.mode in ("P", "CMYK") else image.convert(mode)
+    return image.convert("RGB").convert(mode)
 
 
 def _batches(files: Sequence[ImageFile], length: int) -> Iterator[list[ImageFile]]:

@@ -1,0 +1,1 @@
+"""Records as tables, and progress on the terminal. No torch here."""

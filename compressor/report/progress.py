@@ -1,0 +1,66 @@
+"""How far the work is: a bar in a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import current_process
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from compressor.progress import Advance, Progress, silent
+
+EVERY = 10.0
+"""Seconds between plain lines."""
+
+
+def progress_of(enabled: bool) -> Progress:
+    """Choose how to show progress, on stderr: nothing, one bar at a time, or plain lines where no bar can stand."""
+    if not enabled:
+        return silent
+    console = Console(stderr=True)
+    alone = current_process().name == "MainProcess"  # the bars of several processes would overwrite each other
+    return _bars(console) if console.is_terminal and alone else lines
+
+
+def _bars(console: Console) -> Progress:
+    @contextmanager
+    def bar(title: str, total: int) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description:9}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[remark]}"),
+        )
+        with RichProgress(*columns, console=console, transient=True) as shown:
+            task = shown.add_task(title, total=total, remark="")
+            yield lambda units, remark: shown.update(task, advance=units, remark=remark)
+
+    return bar
+
+
+@contextmanager
+def lines(title: str, total: int, now: Callable[[], float] = time.monotonic) -> Iterator[Advance]:
+    """Write one line every few seconds, and one at the end."""
+    began = last = now()
+    done, said = 0, ""
+
+    def advance(units: int, remark: str) -> None:
+        nonlocal done, said, last
+        done, said = done + units, remark
+        if now() - last >= EVERY:
+            last = now()
+            left = (last - began) / max(done, 1) * (total - done)
+            _say(f"{title}: {done}/{total}, about {left:.0f} s left, {remark}")
+
+    yield advance
+    _say(f"{title}: {done}/{total} in {now() - began:.0f} s{', ' if said else ''}{said}")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line.rstrip(", ") + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,84 @@
+"""What a sweep's jobs came to: each job notes its end in its folder, so that one table can be made of all processes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from compressor.codec import decode, read_json
+from compressor.folders import disk, read_metrics, write_json
+from compressor.records import Metrics
+from compressor.report.tables import empty
+from compressor.report.text import console, headline, ratio, score_of
+from compressor.runs import RUN, RunNote, read_run
+
+JOB, SWEEP = "job.json", "sweep.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one job ended. `code`: 0, 2 (bad input) or 1 (a defect); `seconds`: of this job, waiting included."""
+
+    number: int
+    overrides: tuple[str, ...]
+    code: int
+    error: str | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job's outcome, and its run and last metrics where it got that far."""
+
+    outcome: Outcome
+    folder: str
+    run: RunNote | None
+    metrics: Metrics | None
+
+    @property
+    def new(self) -> int:
+        """How many steps it ran itself."""
+        return sum(not step.stored for step in self.run.steps) if self.run else 0
+
+
+def report_sweep(folder: Path) -> int:
+    """Show the sweep of a folder in one table, write it as sweep.json, and give the exit code for all its jobs."""
+    jobs = [_job(path) for path in folder.rglob(JOB)]
+    jobs.sort(key=lambda job: job.outcome.number)
+    if any(job.run or job.outcome.code for job in jobs):
+        shown = console()
+        shown.print(_table(jobs))
+        with disk(folder):
+            write_json(folder / SWEEP, {"schema": 1, "jobs": jobs})
+        shown.print(f"sweep: {folder}", soft_wrap=True)
+    codes = {job.outcome.code for job in jobs}
+    return 1 if 1 in codes else max(codes, default=0)
+
+
+def _job(path: Path) -> Job:
+    folder = path.parent
+    run = read_run(folder) if (folder / RUN).exists() else None
+    metrics = read_metrics(folder / run.steps[-1].folder) if run and run.steps else None
+    return Job(decode(Outcome, read_json(path), str(path)), str(folder), run, metrics)
+
+
+def _table(jobs: list[Job]) -> Table:
+    scored = [job.metrics for job in jobs if job.metrics]
+    score = headline(scored[0].after.test.quality) if scored else "score"
+    names = ["job", "overrides", "order", f"val {score}", f"test {score}", "bitops_\nratio", "size_\nratio", "seconds"]
+    table = empty("", [*names, "new/stored"], left=3)
+    common = set.intersection(*(set(job.outcome.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    for job in jobs:
+        told = "\n".join(word for word in job.outcome.overrides if word not in common)
+        table.add_row(*map(str, [job.outcome.number, told, *_results(job)]))
+    return table
+
+
+def _results(job: Job) -> list[str]:
+    if job.outcome.code or job.run is None or job.metrics is None:
+        return ["", "failed" if job.outcome.code else "", "", "", "", f"{job.outcome.seconds:.1f}", ""]
+    after = job.metrics.after
+    scores = [score_of(split.quality).partition("\n")[0] for split in (after.val, after.test)]
+    ratios = [ratio(job.metrics.bitops_ratio), ratio(job.metrics.size_ratio)]
+    counts = f"{job.new}/{len(job.run.steps) - job.new}"
+    return [job.run.order or "-", *scores, *ratios, f"{job.outcome.seconds:.1f}", counts]

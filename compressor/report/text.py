@@ -1,0 +1,71 @@
+"""Numbers as people read them, and the console that shows tables."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from compressor.records import Measurement, Quality, Value
+
+WIDTH = 118
+"""Columns of what is no terminal."""
+NARROWEST = 96
+"""Columns that a table gets in any terminal: a narrower one wraps its lines."""
+
+
+def console() -> Console:
+    """Give the console of stdout: as wide as the terminal, or of a fixed width in files and pipes."""
+    shown = Console(highlight=False)
+    shown.width = max(NARROWEST, shown.width) if shown.is_terminal else WIDTH
+    return shown
+
+
+def compact(number: float, unit: str = "") -> str:
+    """Write 40551424 as `40.6 M`; three figures, then k, M, G, T."""
+    for prefix in ("", "k", "M", "G", "T"):
+        if abs(number) < 999.5 or prefix == "T":
+            break
+        number /= 1000
+    suffix = f" {prefix}{unit}".rstrip()
+    if prefix == "" and float(number).is_integer():
+        return f"{number:.0f}{suffix}"
+    return f"{number:.0f}{suffix}" if abs(number) >= 99.95 else f"{number:.1f}{suffix}"
+
+
+def percent(score: Value) -> str:
+    """Write a share and its interval in percent: `98.9 (97.6-99.5)`."""
+    return f"{100 * score.value:.1f} ({100 * score.low:.1f}-{100 * score.high:.1f})"
+
+
+def plain(score: Value, digits: int) -> str:
+    """Write a score and its interval as they are: `0.987 (0.981-0.993)`."""
+    return f"{score.value:.{digits}f} ({score.low:.{digits}f}-{score.high:.{digits}f})"
+
+
+def headline(quality: Quality) -> str:
+    """Name the score that `score_of` shows first."""
+    return "accuracy %" if "accuracy" in quality.scores else "MAE"
+
+
+def score_of(quality: Quality) -> str:
+    """Write the score with its 95 % interval: accuracy, on a second line AUC where there is one; MAE for regression."""
+    scores = quality.scores
+    if "accuracy" not in scores:
+        return plain(scores["mae"], 2)
+    auc = f"\nAUC {plain(scores['auc'], 3)}" if "auc" in scores else ""
+    return percent(scores["accuracy"]) + auc
+
+
+def ratio(number: float) -> str:
+    """Write a ratio to three figures: `187 x`, `4.31 x`."""
+    return f"{number:.0f} x" if number >= 99.95 else f"{number:.1f} x" if number >= 9.995 else f"{number:.2f} x"
+
+
+def shares(measured: Measurement) -> str:
+    """Write the shares of test images that leave at each head: `71/18/11 %`; nothing for a single head."""
+    parts = measured.test.shares
+    return "" if len(parts) < 2 else "/".join(f"{100 * share:.0f}" for share in parts) + " %"
+
+
+def bytes_of(folder: Path) -> int:
+    """Count the bytes of a folder's files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

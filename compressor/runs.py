@@ -1,0 +1,94 @@
+"""A run: one command's named folder with a folder of each finished phase, whole without the store, and a note."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.codec import decode, read_json
+from compressor.errors import StoreError
+from compressor.folders import disk, write_json
+from compressor.pipeline import Source
+from compressor.records import Metrics, Record
+from compressor.report.tables import Row, before, row_of
+from compressor.store import Store
+
+RUN = "run.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class StepNote:
+    """One phase of a run: the name of its folder, the step's key, and whether its result was there already."""
+
+    folder: str
+    key: str
+    phase: str
+    stored: bool
+
+
+@dataclass(frozen=True)
+class RunNote:
+    """The content of run.json."""
+
+    schema: int
+    name: str
+    order: str
+    steps: tuple[StepNote, ...]
+
+
+def read_run(folder: Path) -> RunNote:
+    """Read a run directory's note."""
+    path = folder / RUN
+    data = read_json(path)
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise StoreError(f"{path}: is no run of schema {SCHEMA}, which this version reads")
+    return decode(RunNote, data, str(path))
+
+
+def find_runs(root: Path, besides: Path) -> Iterator[tuple[Path, RunNote]]:
+    """Find the runs below a folder, oldest name first, besides the store."""
+    with disk(root):
+        if not root.is_dir():
+            return
+        notes = sorted(root.rglob(RUN))
+    for path in notes:
+        if not path.resolve().is_relative_to(besides.resolve()):
+            yield path.parent, read_run(path.parent)
+
+
+class Run:
+    """A run directory while its steps finish."""
+
+    def __init__(self, folder: Path, name: str, order: str, sources: tuple[Source, ...], store: Store) -> None:
+        self.folder, self.store, self.note = folder, store, RunNote(SCHEMA, name, order, ())
+        self.places = {source.key: f"{i:02}-{source.name}" for i, source in enumerate(sources)}
+        self.rows: list[Row] = []
+        self._refuse_another()
+
+    def _refuse_another(self) -> None:
+        if not (self.folder / RUN).exists():
+            return
+        for step in read_run(self.folder).steps:
+            if self.places.get(step.key) != step.folder:
+                raise StoreError(f"{self.folder}: holds another run; give another folder, such as hydra.run.dir=FOLDER")
+
+    def begin(self) -> None:
+        """Write the note of a run that has no phase yet."""
+        self._write()
+
+    def add(self, source: Source, record: Record, metrics: Metrics, stored: bool) -> None:
+        """Take in a finished step; one that is no part of the order, such as a teacher, is left in the store."""
+        if (place := self.places.get(source.key)) is None:
+            return
+        self.store.link(record.key, self.folder / place)
+        if not self.rows and (start := before(metrics, next(iter(self.places.values())))) is not None:
+            self.rows.append(start)
+        self.rows.append(row_of(metrics, place, stored=stored))
+        step = StepNote(place, record.key, source.name, stored)
+        self.note = RunNote(SCHEMA, self.note.name, self.note.order, (*self.note.steps, step))
+        self._write()
+
+    def _write(self) -> None:
+        with disk(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / RUN, self.note)

@@ -1,0 +1,330 @@
+"""The store: a finished step is whole, read-only, verified when used, and removed only when told."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fakes
+import pytest
+
+from compressor.errors import StoreError
+from compressor.folders import disk, read_metrics, read_record
+from compressor.pipeline import run
+from compressor.store import Store, digest_of
+
+FILES = ("arch.json", "weights.safetensors", "metrics.json", "history.jsonl", "record.json", "config.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _fakes(monkeypatch):
+    for name, module in fakes.modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def finish(root: Path, order: str = "", fingerprint: str = "data"):
+    reported = []
+    record = run(fakes.chain(order), fakes.bench(root, fingerprint), lambda *line: reported.append(line))
+    return record, reported
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A store with one finished step, and its folder."""
+    record, _ = finish(tmp_path)
+    store = Store(tmp_path / "store")
+    return store, store.folder(record.key)
+
+
+def writable(path: Path) -> Path:
+    path.chmod(0o644)
+    return path
+
+
+def refusal(store: Store, folder: Path) -> str:
+    with pytest.raises(StoreError) as caught:
+        store.record(folder.name)
+    assert "\n" not in str(caught.value)
+    assert f"remove {folder} " in str(caught.value)
+    return str(caught.value)
+
+
+class TestFinishedSteps:
+    def test_a_finished_step_has_all_files_and_nothing_else(self, finished):
+        _, folder = finished
+        assert sorted(path.name for path in folder.iterdir()) == sorted((*FILES, "tb"))
+
+    def test_its_files_are_read_only(self, finished):
+        _, folder = finished
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert {path.stat().st_mode & 0o777 for path in files} == {0o444}
+
+    def test_its_record_and_metrics_read_back(self, finished):
+        store, folder = finished
+        record, metrics = store.record(folder.name), read_metrics(folder)
+        assert record is not None
+        assert record == read_record(folder)
+        assert (record.key, record.model) == (metrics.key, digest_of(folder))
+        assert metrics.after.cost.checkpoint_bytes == sum((folder / name).stat().st_size for name in FILES[:2])
+
+    def test_a_key_without_a_folder_is_no_record(self, tmp_path):
+        assert Store(tmp_path / "none").record("prune-0123456789abcdef") is None
+
+    def test_the_layout_of_arch_json_is_no_change_and_a_number_in_it_is(self, finished):
+        _, folder = finished
+        before, path = digest_of(folder), writable(folder / "arch.json")
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=7))
+        assert digest_of(folder) == before
+        path.write_text(path.read_text().replace("10", "11"))
+        assert digest_of(folder) != before
+
+
+class TestDamage:
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_flipped_bit_is_refused_by_name_wherever_it_is(self, finished, name):
+        store, folder = finished
+        path = writable(folder / name)
+        whole = path.read_bytes()
+        for place in range(0, len(whole), max(1, len(whole) // 25)):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            try:
+                record = store.record(folder.name)
+            except StoreError as error:
+                assert str(folder) in str(error)  # noqa: PT017 - some bits of a record say nothing that matters
+                assert "\n" not in str(error)
+            else:
+                assert name == "record.json"
+                assert record is not None
+                assert record.key == folder.name
+        path.write_bytes(whole)
+        assert store.record(folder.name) is not None
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_cut_file_is_refused_by_name(self, finished, name):
+        store, folder = finished
+        path = writable(folder / name)
+        path.write_bytes(path.read_bytes()[:-3])
+        assert name in refusal(store, folder)
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_a_missing_file_is_refused_by_name(self, finished, name):
+        store, folder = finished
+        (folder / name).unlink()
+        assert name in refusal(store, folder)
+
+    @pytest.mark.parametrize("text", ["[]", "{}", "null", "[" * 5000, '{"schema": 1}', '{"schema": 99}', "\x00\xff"])
+    @pytest.mark.parametrize("name", ["record.json", "metrics.json", "arch.json"])
+    def test_foreign_json_is_refused_by_name(self, finished, name, text):
+        store, folder = finished
+        writable(folder / name).write_text(text, encoding="latin-1")
+        assert name in refusal(store, folder)
+
+    @pytest.mark.parametrize("field", ["phase", "config", "data", "version", "key"])
+    def test_a_record_whose_key_does_not_follow_from_it_is_refused(self, finished, field):
+        store, folder = finished
+        path = writable(folder / "record.json")
+        record = json.loads(path.read_text())
+        record[field] = {"config": {"amount": 2}, "version": 2}.get(field, "other")
+        path.write_text(json.dumps(record))
+        assert "does not follow" in refusal(store, folder)
+
+    def test_a_record_with_another_original_is_refused(self, finished):
+        store, folder = finished
+        path = writable(folder / "record.json")
+        record = json.loads(path.read_text())
+        record["original"]["bitops"] *= 2
+        path.write_text(json.dumps(record))
+        assert "original" in refusal(store, folder)
+
+    def test_keys_that_leave_the_store_are_refused(self, finished):
+        store, folder = finished
+        path = writable(folder / "record.json")
+        record = json.loads(path.read_text())
+        record["original"]["key"] = "../../somewhere"
+        path.write_text(json.dumps(record))
+        assert "is no key" in refusal(store, folder)
+
+    def test_a_step_under_the_name_of_another_is_refused(self, finished):
+        store, folder = finished
+        other = folder.with_name("prune-0123456789abcdef")
+        shutil.copytree(folder, other)
+        assert folder.name in refusal(store, other)
+
+
+class TestLocks:
+    HOLD = "import sys, time; from pathlib import Path; from compressor.store import Store\n"
+    HOLD += "with Store(Path(sys.argv[1])).lock('prune-1'): print('held', flush=True); time.sleep(60)"
+
+    def holder(self, root: Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen([sys.executable, "-c", self.HOLD, str(root)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    def test_kill_9_releases_a_lock_and_a_waiting_process_says_so_once(self, tmp_path, caplog):
+        with self.holder(tmp_path) as process:
+            busy = tmp_path / ".draft-prune-1"
+            busy.mkdir()
+            assert Store(tmp_path).unreferenced(()) == ()
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        began = time.monotonic()
+        with Store(tmp_path).lock("prune-1"):
+            assert time.monotonic() - began < 1
+        assert caplog.records == []
+        assert Store(tmp_path).unreferenced(()) == (busy,)
+
+    def test_two_processes_that_want_one_step_run_it_once(self, tmp_path):
+        command = [sys.executable, fakes.__file__, str(tmp_path), "P", "0.7", "0"]
+        both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        outputs = [process.communicate(timeout=60) for process in both]
+        assert [process.returncode for process in both] == [0, 0], outputs
+        assert len(fakes.ran(tmp_path)) == 2, "the baseline and the pruning"
+        lines = [line for out, _ in outputs for line in out.splitlines()]
+        assert sorted(line.split()[1] for line in lines) == ["False", "False", "True", "True"]
+        waits = [line for _, errors in outputs for line in errors.splitlines()]
+        assert len(waits) == 2
+        assert all("another process" in line for line in waits)
+
+
+class TestFaults:
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+    def test_what_the_system_refuses_is_one_line_that_names_the_place(self, number, tmp_path):
+        with pytest.raises(StoreError) as caught, disk(tmp_path):
+            raise OSError(number, os.strerror(number))
+        assert str(caught.value).startswith(f"{tmp_path}: ")
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("function", ["mkdir", "rename", "chmod"])
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+    def test_a_store_that_cannot_be_written_leaves_finished_steps_intact(self, tmp_path, monkeypatch, function, number):
+        record, _ = finish(tmp_path)
+
+        def refuse(path, *_args, **_options):
+            raise OSError(number, os.strerror(number), str(path))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, refuse)
+            with pytest.raises(StoreError, match=str(tmp_path)):
+                finish(tmp_path, "P")
+            assert finish(tmp_path)[1][0][3], "what is there is used without writing"
+        assert finish(tmp_path, "P")[1][0][0].key == record.key
+
+    def test_a_store_path_that_is_a_file_is_refused_by_name(self, tmp_path):
+        (tmp_path / "store").write_text("a letter")
+        with pytest.raises(StoreError, match="a file stands where a folder is needed"):
+            finish(tmp_path)
+        assert (tmp_path / "store").read_text() == "a letter"
+
+    def test_a_full_disk_stops_a_step_and_room_lets_it_finish(self, tmp_path):
+        place = tmp_path / "store"
+        place.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", place], capture_output=True).returncode:
+            pytest.skip("needs the right to mount a tmpfs")
+        try:
+            record, _ = finish(tmp_path)
+            filler = place / "filler"
+            with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+                while True:
+                    file.write(b"x" * 512)
+            with pytest.raises(StoreError, match="the disk is full"):
+                finish(tmp_path, "P")
+            filler.unlink()
+            reported = finish(tmp_path, "P")[1]
+            assert [stored for *_, stored in reported] == [True, False]
+            assert reported[0][1] == record
+        finally:
+            subprocess.run(["umount", place], check=True)
+
+
+class TestLinks:
+    def test_a_run_gets_hard_links_that_outlive_the_store(self, finished, tmp_path):
+        store, folder = finished
+        target = tmp_path / "run" / "00-baseline"
+        store.link(folder.name, target)
+        assert (target / "weights.safetensors").samefile(folder / "weights.safetensors")
+        assert (target / "tb" / "events").samefile(folder / "tb" / "events")
+        shutil.rmtree(store.root)
+        assert digest_of(target) == read_record(target).model
+
+    @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.EMLINK])
+    def test_where_links_fail_a_run_gets_read_only_copies(self, finished, tmp_path, monkeypatch, number):
+        def refuse(*_args, **_options):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "link", refuse)
+        store, folder = finished
+        target = tmp_path / "run" / "00-baseline"
+        store.link(folder.name, target)
+        for path in (path for path in folder.rglob("*") if path.is_file()):
+            copy = target / path.relative_to(folder)
+            assert copy.read_bytes() == path.read_bytes()
+            assert not copy.samefile(path)
+            assert copy.stat().st_mode & 0o777 == 0o444
+
+    def test_linking_again_is_nothing_new_and_another_result_is_not_overwritten(self, finished, tmp_path):
+        store, folder = finished
+        target = tmp_path / "run" / "00-baseline"
+        store.link(folder.name, target)
+        store.link(folder.name, target)
+        other = finish(tmp_path, "P")[0].key
+        with pytest.raises(StoreError, match="already holds something else"):
+            store.link(other, target)
+        assert read_record(target).key == folder.name
+
+    def test_an_interrupted_link_leaves_no_folder_and_is_done_again(self, finished, tmp_path, monkeypatch):
+        store, folder = finished
+        target = tmp_path / "run" / "00-baseline"
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            store.link(folder.name, target)
+        assert not target.exists()
+        store.link(folder.name, target)
+        assert sorted(path.name for path in target.parent.iterdir()) == ["00-baseline"]
+
+
+class TestClean:
+    def test_what_runs_refer_to_and_what_that_was_made_from_is_kept(self, tmp_path):
+        record, reported = finish(tmp_path, "PQ")
+        spare, _ = finish(tmp_path, "E")
+        store = Store(tmp_path / "store")
+        keys = [source.key for source, *_ in reported]
+        assert store.unreferenced([record.key]) == (store.folder(spare.key),)
+        assert store.unreferenced(keys[:1]) == tuple(sorted(map(store.folder, [*keys[1:], spare.key])))
+
+    def test_idle_drafts_are_listed_and_removed_with_the_rest(self, tmp_path):
+        record, _ = finish(tmp_path)
+        store = Store(tmp_path / "store")
+        draft = store.draft("prune-0123456789abcdef")
+        (draft / "fit.safetensors").write_bytes(b"half")
+        listed = store.unreferenced(())
+        assert set(listed) == {draft, store.folder(record.key)}
+        store.remove(listed)
+        assert store.unreferenced(()) == ()
+        assert store.record(record.key) is None
+
+    def test_an_interrupted_removal_leaves_no_half_step(self, tmp_path, monkeypatch):
+        record, _ = finish(tmp_path)
+        store = Store(tmp_path / "store")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(shutil, "rmtree", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            store.remove([store.folder(record.key)])
+        assert store.record(record.key) is None
+        left = store.unreferenced(())
+        assert len(left) == 1
+        store.remove(left)
+        assert store.unreferenced(()) == ()
+
+    def test_only_the_stores_own_folders_are_removed(self, tmp_path):
+        (tmp_path / "precious").mkdir()
+        with pytest.raises(StoreError, match="precious"):
+            Store(tmp_path / "store").remove([tmp_path / "precious"])
+        assert (tmp_path / "precious").is_dir()
+
+    def test_a_store_that_does_not_exist_has_nothing_to_clean(self, tmp_path):
+        assert Store(tmp_path / "store").unreferenced(()) == ()
