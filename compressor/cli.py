@@ -20,11 +20,15 @@ BAD_INPUT = 2
 
 @dataclass(frozen=True)
 class Command:
-    """One command: what it does, the function of `commands` that does it, and its order where that is fixed."""
+    """One command: what it does, the function of `commands` that does it, its order where that is fixed.
+
+    `checkpoint`: whether it needs a saved model.
+    """
 
     summary: str
     function: str = "run_order"
     order: str | None = None
+    checkpoint: bool = False
 
     @property
     def call(self) -> Callable[[RunConfig, Path], None]:
@@ -35,11 +39,11 @@ class Command:
 COMMANDS = {
     "run": Command("run an order of phases, such as order=DPQE"),
     "baseline": Command("train the uncompressed network, or start from published weights", order=""),
-    "distill": Command("teach a smaller student", order="D"),
-    "prune": Command("remove channels of a saved model, then recover", order="P"),
-    "quantize": Command("round a saved model to few bits", order="Q"),
-    "exit": Command("add early heads to a saved model", order="E"),
-    "evaluate": Command("measure a saved model; cost_table=true adds a row a layer", "evaluate"),
+    "distill": Command("teach a smaller student", order="D", checkpoint=True),
+    "prune": Command("remove channels of a saved model, then recover", order="P", checkpoint=True),
+    "quantize": Command("round a saved model to few bits", order="Q", checkpoint=True),
+    "exit": Command("add early heads to a saved model", order="E", checkpoint=True),
+    "evaluate": Command("measure a saved model; cost_table=true adds a row a layer", "evaluate", checkpoint=True),
     "list": Command("show runs and their phases", "list_runs"),
     "clean": Command("list stored steps that no run refers to; clean.delete=true deletes them", "clean"),
     "version": Command("print the versions of compressor, Python and torch", "version"),

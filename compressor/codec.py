@@ -87,7 +87,7 @@ def _decode_enum(hint: type[Enum], data: Any, where: str) -> Enum:
 
 def _decode_scalar(hint: type, data: Any, where: str) -> Any:
     if hint is float and type(data) is int:
-        data = float(data)
+        data = float(data) if abs(data) < 1e300 else math.inf
     if hint is str and type(data) in (int, float):  # YAML reads a name such as 2026 as a number
         data = str(data)
     if type(data) is not hint:
@@ -112,7 +112,14 @@ def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
         if name not in data and f.default is MISSING and f.default_factory is MISSING:
             raise CodecError(f"{where or cls.__name__}: key {name!r} is missing")
     inside = f"{where}." if where else ""
-    return cls(**{name: _decode(_hints(cls)[name], item, f"{inside}{name}") for name, item in data.items()})
+    values = {name: _decode(_hints(cls)[name], item, f"{inside}{name}") for name, item in data.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:  # it names the dataclass's usual place; say where this one is
+        outer, _, last = where.rpartition(".")
+        if outer and str(error).startswith(f"{last}."):
+            raise CodecError(f"{outer}.{error}") from None
+        raise
 
 
 def canonical(value: Any) -> bytes:

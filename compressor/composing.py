@@ -24,10 +24,9 @@ from compressor.cli import COMMANDS, complain
 from compressor.codec import decode
 from compressor.config import RunConfig
 from compressor.errors import CompressorError, ConfigError
-from compressor.folders import disk, write_json
+from compressor.folders import disk
 from compressor.mending import mended
 from compressor.phase import parse_order
-from compressor.report.sweep import JOB, Outcome, report_sweep
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 """What Hydra raises before the command starts when words or files are wrong."""
@@ -113,7 +112,7 @@ def _line(error: Exception) -> str:
 
 def decoded(composed: DictConfig) -> RunConfig:
     """Turn what Hydra composed into the settings of a command; a bad one is an error that names it."""
-    ours = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     config = decode(RunConfig, OmegaConf.to_container(ours, resolve=True, throw_on_missing=True))
     parse_order(config.order)
     return config
@@ -128,48 +127,51 @@ def _job(name: str, composed: DictConfig) -> None:
         if code := _attempt(name, composed, folder)[0]:
             sys.exit(code)
         return
+    from compressor.report.sweep import note_outcome
+
     began = time.monotonic()
     try:
         code, error = _attempt(name, composed, folder)
     except Exception as bug:  # noqa: BLE001 - the other jobs go on
         traceback.print_exc()
         code, error = 1, f"{type(bug).__name__}: {bug}"
-    done = Outcome(setting.job.num, tuple(setting.overrides.task), code, error, time.monotonic() - began)
-    with disk(folder):
-        write_json(folder / JOB, done)
+    note_outcome(folder, setting.job.num, tuple(setting.overrides.task), code, error, time.monotonic() - began)
 
 
 def _attempt(name: str, composed: DictConfig, folder: Path) -> tuple[int, str | None]:
     """Run a command; what the user can mend is said in one line, and is the exit code and the message given."""
     try:
-        command, config = COMMANDS[name], _settings(composed)
-        if command.order is not None:
-            config = replace(config, order=command.order)
-        command.call(config, folder)
+        COMMANDS[name].call(_settings(name, composed), folder)
     except CompressorError as error:
         return complain(str(error)), str(error)
     return 0, None
 
 
-def _settings(composed: DictConfig) -> RunConfig:
+def _settings(name: str, composed: DictConfig) -> RunConfig:
+    """Decode the settings of a command, and refuse what it cannot use."""
     try:
-        return decoded(composed)
+        config, command = decoded(composed), COMMANDS[name]
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(mended(error)) from None
+    if command.checkpoint and config.checkpoint is None:
+        raise ConfigError(f"{name} needs checkpoint=FOLDER, a model's folder such as outputs/NAME/TIME/00-baseline")
+    return config if command.order is None else replace(config, order=command.order)
 
 
 class Callbacks:
     """What Hydra calls around runs and sweeps; named in configs/run.yaml."""
 
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+    def on_run_start(self, config: DictConfig, config_name: str, **_: Any) -> None:
         """Refuse bad settings before a run directory is made."""
         try:
-            _settings(config)
+            _settings(config_name if config_name in COMMANDS else "run", config)
         except CompressorError as error:
             sys.exit(complain(str(error)))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Show a sweep in one table, and end with its exit code."""
+        from compressor.report.sweep import report_sweep
+
         try:
             code = report_sweep(Path(config.hydra.sweep.dir))
         except CompressorError as error:

@@ -1,5 +1,6 @@
 """Everything a command can be told. Values and their comments: configs/; here are the types and the ranges."""
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -351,3 +352,7 @@ class RunConfig:
     exit: ExitConfig
     runtime: RuntimeConfig
     clean: CleanConfig = field(default=CleanConfig(delete=False))
+
+    def __post_init__(self) -> None:
+        plain = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name)
+        _need(plain is not None, "name", self.name, "letters, digits, dots, dashes and underscores: it names a folder")

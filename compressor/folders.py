@@ -38,6 +38,8 @@ def disk(where: Path) -> Iterator[None]:
     """Turn what the operating system says of files into one line that names the file, or else `where`."""
     try:
         yield
+    except BrokenPipeError:  # the reader of our output went away, which is no fault of the disk
+        raise
     except OSError as error:
         raise StoreError(_line(error.filename or where, error.errno, error.strerror or str(error))) from None
     except SafetensorError as error:  # it is no OSError, and states the system's number in its text only

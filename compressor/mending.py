@@ -23,12 +23,12 @@ def settings(cls: Any = RunConfig, inside: str = "") -> Iterator[str]:
 
 
 def nearest(word: str, words: Sequence[str]) -> str:
-    """Give `; did you mean X?` where one of the words is near, else nothing. A name's last part counts alone too."""
+    """Give ` (did you mean X?)` where one of the words is near, else nothing. A name's last part counts alone too."""
     by_tail = {name.rpartition(".")[2]: name for name in words}
     if near := get_close_matches(word, words, 1, 0.75):
-        return f"; did you mean {near[0]}?"
+        return f" (did you mean {near[0]}?)"
     if near := get_close_matches(word.rpartition(".")[2], by_tail, 1, 0.8):
-        return f"; did you mean {by_tail[near[0]]}?"
+        return f" (did you mean {by_tail[near[0]]}?)"
     return ""
 
 
@@ -48,13 +48,15 @@ def mended(error: Exception) -> str:
         return f"+{name}: it is there already; leave out the plus, as in {name}=..."
     if match := re.match(r"Missing mandatory value: (\S+)", text):
         return f"{match[1]} is needed: {WAITING.get(match[1], f'give {match[1]}=VALUE')}"
+    if text.startswith("Config group override must be"):
+        return f"a group takes the name of one of its files, as in dataset=digits; groups are {', '.join(GROUPS)}"
     return _plain(error, text)
 
 
 def _plain(error: Exception, text: str) -> str:
     key, cause = getattr(error, "full_key", None), error.__cause__
     first = text.splitlines()[0] if text else type(error).__name__
-    if "RecursionError" in text or "recursion" in text.lower():
+    if "recursi" in text.lower():
         return f"{key or 'settings'}: refers to itself; fit=inherit is for phases, as in fit@prune.fit=inherit"
     if cause is not None and type(cause) is not type(error) and "full_key" in text and not key:
         first = f"{first} ({str(cause).splitlines()[0]})"
@@ -72,6 +74,8 @@ def _missing(text: str, options: Sequence[str] | None) -> str:
 
 
 def _unknown(key: str) -> str:
+    if key.startswith("hydra."):
+        return f"no setting {key!r} of Hydra; --cfg hydra lists them"
     if key in GROUPS:
         return f"{key}=...: needs a plus here, as in +{key}=NAME"
     names = [*settings(), *GROUPS]

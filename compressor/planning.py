@@ -18,6 +18,9 @@ from compressor.store import Store
 BF16_FROM = 16
 """Images of fewer pixels a side train faster in fp32, whatever the processor has."""
 
+TEACHERS = ("none", "baseline", "input")
+"""What a setting of a teacher may name beside a model's folder; distillation cannot do with `none`."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -45,10 +48,8 @@ def plan(config: RunConfig, data: Data) -> Plan:
     steps: list[Source] = [_start(config, data, phases, files)]
     for phase in phases:
         settings = _resolved(getattr(config, phase.name), phase, data, files)
-        inputs = [("model", steps[-1])]
-        if "teacher" in phase.reads:
-            inputs.append(("teacher", _teacher(config, data, steps, files)))
-        steps.append(Step(phase, settings, tuple(inputs), data.fingerprint))
+        inputs = {"model": steps[-1]} | _teacher(config, phase, data, steps)
+        steps.append(Step(phase, settings, tuple(inputs.items()), data.fingerprint))
     return Plan(tuple(steps), files)
 
 
@@ -69,14 +70,18 @@ def _baseline(config: RunConfig, data: Data, files: dict[str, Path]) -> Step:
 
 
 def _resolved(settings: Any, phase: Phase, data: Data, files: dict[str, Path]) -> Any:
-    """Replace what is `auto` and what is a path, in the settings of any phase."""
+    """Replace what is `auto` and what is a path, in the settings of any phase but the baseline."""
     settings = replace(settings, fit=_fit(settings.fit, data.size))
+    where, teacher = _teacher_setting(settings, phase)
+    name = _teacher_name(teacher, where, files)
     if not isinstance(settings, DistillConfig):
-        return settings
+        return replace(settings, recovery=replace(settings.recovery, teacher=name))
+    if teacher == "none":
+        raise ConfigError(f"{where}=none: distillation needs a teacher; give baseline, input or a model's folder")
     if settings.student is not None and settings.student not in FAMILIES:
         raise ConfigError(f"{phase.name}.student={settings.student}: give null or one of {', '.join(FAMILIES)}")
     weights = settings.weights and _content(settings.weights, f"{phase.name}.weights", files)
-    return replace(settings, weights=weights, teacher=_teacher_name(settings.teacher, files))
+    return replace(settings, weights=weights, teacher=name)
 
 
 def _fit(fit: FitConfig, size: int) -> FitConfig:
@@ -104,28 +109,36 @@ def _content(path: str, where: str, files: dict[str, Path]) -> str:
     return name
 
 
-def _teacher_name(teacher: str, files: dict[str, Path]) -> str:
-    if teacher in ("baseline", "input"):
+def _teacher_setting(settings: Any, phase: Phase) -> tuple[str, str]:
+    if isinstance(settings, DistillConfig):
+        return f"{phase.name}.teacher", settings.teacher
+    return f"{phase.name}.recovery.teacher", settings.recovery.teacher
+
+
+def _teacher_name(teacher: str, where: str, files: dict[str, Path]) -> str:
+    if teacher in TEACHERS:
         return teacher
     folder = Path(teacher).expanduser()
-    name = f"sha256:{_given(folder, 'distill.teacher').model}"
+    name = f"sha256:{_given(folder, where).model}"
     files[name] = folder
     return name
 
 
-def _teacher(config: RunConfig, data: Data, steps: list[Source], files: dict[str, Path]) -> Source:
-    teacher = config.distill.teacher
+def _teacher(config: RunConfig, phase: Phase, data: Data, steps: list[Source]) -> dict[str, Source]:
+    where, teacher = _teacher_setting(getattr(config, phase.name), phase)
+    if teacher == "none":
+        return {}
     if teacher == "input":
-        return steps[-1]
+        return {"teacher": steps[-1]}
     if teacher != "baseline":
-        return fitting(Path(teacher).expanduser(), "distill.teacher", data)
+        return {"teacher": fitting(Path(teacher).expanduser(), where, data)}
     start = steps[0]
     if isinstance(start, Given) and start.record and start.record.original.key != start.key:
-        return _original(start, start.record.original.key, Store(Path(config.store)))
-    return start
+        return {"teacher": _original(start, start.record.original.key, Store(Path(config.store)), where)}
+    return {"teacher": start}
 
 
-def _original(start: Given, key: str, store: Store) -> Given:
+def _original(start: Given, key: str, store: Store, where: str) -> Given:
     """Find the network that a checkpoint's chain began with: in the store, or in the folders beside it."""
     if store.record(key) is not None:
         return given(store.folder(key))
@@ -137,8 +150,8 @@ def _original(start: Given, key: str, store: Store) -> Given:
         if found.key == key:
             return found
     raise ConfigError(
-        f"distill.teacher=baseline: {start.folder} came from {key}, which is neither in the store {store.root} "
-        f"nor beside it; give distill.teacher=FOLDER, a model's folder"
+        f"{where}=baseline: {start.folder} came from {key}, which is neither in the store {store.root} "
+        f"nor beside it; give {where}=FOLDER, a model's folder"
     )
 
 

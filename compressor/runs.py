@@ -81,7 +81,7 @@ class Run:
         if (place := self.places.get(source.key)) is None:
             return
         self.store.link(record.key, self.folder / place)
-        if not self.rows and (start := before(metrics, next(iter(self.places.values())))) is not None:
+        if not self.rows and (start := before(metrics, "checkpoint")) is not None:
             self.rows.append(start)
         self.rows.append(row_of(metrics, place, stored=stored))
         step = StepNote(place, record.key, source.name, stored)

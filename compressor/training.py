@@ -139,6 +139,7 @@ def fit(model: Model, config: FitConfig, context: Context, loss: Loss | None = N
         fitting = begin(model, config, context, loss, only)
         checkpointing.restore(fitting)
         _run(fitting)
+        history.write_curves(context.scratch)
     if fitting.average is not None:
         model.net.load_state_dict(fitting.average)
     model.net.requires_grad_(requires_grad=True).to("cpu").to(memory_format=torch.contiguous_format)  # pyright: ignore
@@ -159,6 +160,11 @@ def begin(
     return Fitting(model, config, context, loss, only, device, forward, optimizer_for(model.net, config), average)
 
 
+def title(context: Context) -> str:
+    """Name the running step, for progress and errors."""
+    return context.scratch.name.removeprefix(".draft-")
+
+
 def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copy a state so that later training does not change it."""
     return {name: tensor.detach().clone() for name, tensor in state.items()}
@@ -166,7 +172,7 @@ def copied(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _run(fitting: Fitting) -> None:
     config, context = fitting.config, fitting.context
-    with context.progress(context.scratch.name, config.epochs * fitting.per_epoch) as advance, deferred() as signal:
+    with context.progress(title(context), config.epochs * fitting.per_epoch) as advance, deferred() as signal:
         advance(fitting.step, "")
         while fitting.place.epoch < config.epochs and signal() is None:
             for name, child in fitting.model.net.named_children():
@@ -213,7 +219,7 @@ def learn(fitting: Fitting, images: Tensor, targets: Tensor) -> float:
             value = fitting.loss(fitting.forward(images), images, targets)
     if not math.isfinite(value.item()):
         raise TrainingError(
-            f"{fitting.context.scratch.name}: the loss is {value.item()} at epoch {where.epoch + 1}, "
+            f"{fitting.title(context)}: the loss is {value.item()} at epoch {where.epoch + 1}, "
             f"batch {where.batch + 1}, learning rate {now:.3g}; try a lower fit.lr"
         )
     fitting.optimizer.zero_grad(set_to_none=True)

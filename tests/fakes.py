@@ -2,25 +2,28 @@
 
 import hashlib
 import json
+import os
+import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pytest
 
 from compressor.arch import Task, TaskKind
 from compressor.config import AugmentConfig, RuntimeConfig
 from compressor.data.types import Data, Split
 from compressor.errors import Interrupted
 from compressor.phase import Phase
-from compressor.pipeline import Bench, Given, Source, Step
+from compressor.pipeline import Bench, Source, Step, run
 from compressor.progress import silent
-from compressor.records import Cost, Measurement, Quality, SplitMetrics, Value
-from compressor.store import Store
+from compressor.records import Cost, Measurement, Quality, Record, SplitMetrics, Value
+from compressor.store import Store, digest_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class FakeConfig:
 
 @dataclass
 class FakeModel:
-    arch: dict[str, Any]
+    arch: Any
     weights: bytes
 
 
@@ -73,8 +76,6 @@ def load(folder: Path) -> FakeModel:
 
 
 def save(model: FakeModel, folder: Path) -> str:
-    from compressor.store import digest_of
-
     (folder / "arch.json").write_text(json.dumps(model.arch))
     (folder / "weights.safetensors").write_bytes(model.weights)
     return digest_of(folder)
@@ -106,6 +107,13 @@ def modules() -> dict[str, ModuleType]:
     return found
 
 
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the kernel find the fakes in this process."""
+    measured.clear()
+    for name, module in modules().items():
+        monkeypatch.setitem(sys.modules, name, module)
+
+
 def phase(name: str, letter: str, reads: tuple[str, ...] = ("model",), version: int = 1) -> Phase:
     return Phase(name, letter, version, FakeConfig, "fake_techniques:technique", reads)
 
@@ -132,16 +140,32 @@ def baseline(config: FakeConfig = FakeConfig()) -> Step:
     return Step(BASELINE, config, (), "data")
 
 
-def chain(order: str, config: FakeConfig = FakeConfig(), start: Source | None = None) -> Step | Given:
+def chain(order: str, config: FakeConfig = FakeConfig(), start: Source | None = None) -> Step:
     first = last = start or baseline(config)
     for letter in order:
         roles = {"model": last, "teacher": first}
         last = Step(PHASES[letter], config, tuple((role, roles[role]) for role in PHASES[letter].reads), "data")
+    assert isinstance(last, Step)
     return last
 
 
 def bench(root: Path, fingerprint: str = "data") -> Bench:
     return Bench(Store(root / "store"), data(fingerprint), RUNTIME, {"log": root / "log"}, silent)
+
+
+def finish(root: Path, step: Step, fingerprint: str = "data") -> tuple[Record, list[Any]]:
+    """Run a step below `root`; give its record and what was reported."""
+    reported: list[Any] = []
+    record = run(step, bench(root, fingerprint), lambda *line: reported.append(line))
+    return record, reported
+
+
+def copied(record: Record, root: Path, target: Path) -> Path:
+    """Copy a finished step out of the store, as a user may."""
+    shutil.copytree(Store(root / "store").folder(record.key), target)
+    for path in target.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return target
 
 
 def ran(root: Path) -> list[str]:
@@ -151,9 +175,6 @@ def ran(root: Path) -> list[str]:
 
 def kill_at(count: int, root: Path) -> None:
     """Kill this process at the count-th time it is about to touch a file below `root`."""
-    import os
-    import signal
-
     left = count
 
     def watch(event: str, details: tuple[Any, ...]) -> None:
@@ -169,16 +190,12 @@ def kill_at(count: int, root: Path) -> None:
 
 def main(words: list[str]) -> None:
     """Run an order in a process of its own: ROOT ORDER SECONDS KILL_AT (0: live)."""
-    from compressor.pipeline import run
-
     sys.modules.update(modules())
     root = Path(words[0])
     if int(words[3]):
         kill_at(int(words[3]), root)
-    last = chain(words[1], FakeConfig(seconds=float(words[2])))
-    assert isinstance(last, Step)
-    report: Callable[..., None] = lambda source, record, metrics, stored: print(source.key, stored)  # noqa: E731, T201
-    run(last, bench(root), report)
+    _, reported = finish(root, chain(words[1], FakeConfig(seconds=float(words[2]))))
+    sys.stdout.writelines(f"{source.key} {stored}\n" for source, _, _, stored in reported)
 
 
 if __name__ == "__main__":

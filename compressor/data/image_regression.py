@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compressor.arch import Task, TaskKind
 from compressor.config import DatasetConfig
-from compressor.data.sources import Reading, Source, root_of
+from compressor.data.sources import DECODER, Reading, Source, root_of
 from compressor.errors import DataError
 
 PARTS = ("train", "val", "test")
@@ -26,7 +26,7 @@ def find(config: DatasetConfig) -> Source:
     names, rows = read_list(path)
     size, channels = config.image_size, config.channels or 3
     stamped = [[*row, *_stamp(root / row[1])] for row in rows]
-    signature = ["image_regression", size, channels, str(root), names, stamped]
+    signature = ["image_regression", DECODER, size, channels, str(root), names, stamped]
     return Source(signature, lambda workers: _read(root, names, rows, size, channels, workers))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from compressor.arch import Task, TaskKind
 from compressor.config import DatasetConfig
-from compressor.data.sources import Reading, Source, root_of
+from compressor.data.sources import DECODER, Reading, Source, root_of
 from compressor.errors import DataError
 
 SUFFIXES = frozenset(("avif", "bmp", "gif", "ico", "j2k", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pcx", "pgm"))
@@ -21,7 +21,7 @@ def find(config: DatasetConfig) -> Source:
         raise DataError("dataset.image_size is not set; give the side in pixels that images are resized to")
     listed = _listed(root)
     size, channels = config.image_size, config.channels or 3
-    signature = ["imagefolder", size, channels, str(root), [[*key, files] for key, files in listed.items()]]
+    signature = ["imagefolder", DECODER, size, channels, str(root), [[*key, files] for key, files in listed.items()]]
     return Source(signature, lambda workers: _read(root, listed, size, channels, workers))
 
 

@@ -4,13 +4,16 @@ import multiprocessing
 import os
 import signal
 import stat
+import sys
 import threading
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from types import ModuleType
 
 import numpy as np
 import PIL
@@ -18,9 +21,6 @@ from PIL import Image, ImageOps
 
 from compressor.data.sources import Chunk
 from compressor.errors import DataError
-
-DECODER = (1, PIL.__version__)
-"""Part of a source's signature: another decoder may give other pixels."""
 
 CHUNK_BYTES = 2**22
 FEW = 256
@@ -109,11 +109,23 @@ def _decoded(jobs: list[Job], files: int, workers: int) -> Iterator[Decoded]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_start_worker)
     try:
-        yield from pool.map(_decode_all, jobs)
+        with _no_main():
+            decoded = pool.map(_decode_all, jobs)
+        yield from decoded
     except BrokenProcessPool:
         raise DataError("a process that decodes images was killed; runtime.workers=1 uses less memory") from None
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Keep new processes from importing the main script, which need not be made for that and may be slow."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _decode_all(job: Job) -> Decoded:

@@ -5,7 +5,7 @@ import numpy as np
 from compressor.arch import Task, TaskKind
 from compressor.config import DatasetConfig
 from compressor.data.digits import scans
-from compressor.data.sources import Reading, Source, whole
+from compressor.data.sources import DECODER, Reading, Source, whole
 
 LARGEST = 60.0
 """Degrees; positive angles turn counter-clockwise."""
@@ -14,7 +14,7 @@ LARGEST = 60.0
 def find(config: DatasetConfig) -> Source:
     """Nothing has to be found; `dataset.seed` draws the angles, `dataset.image_size` (16) is the side in pixels."""
     size = config.image_size or 16
-    return Source(["rotated_digits", 1, size, config.seed], lambda _workers: _read(size, config.seed))
+    return Source(["rotated_digits", DECODER, size, config.seed], lambda _workers: _read(size, config.seed))
 
 
 def _read(size: int, seed: int) -> Reading:

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 
 from compressor.arch import Task
 from compressor.config import DatasetConfig
 from compressor.errors import DataError
+
+DECODER = (1, PIL.__version__)
+"""Part of the signature of what Pillow decodes or turns: another version may give other pixels."""
 
 
 @dataclass(frozen=True)

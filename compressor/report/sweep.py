@@ -41,6 +41,14 @@ class Job:
         return sum(not step.stored for step in self.run.steps) if self.run else 0
 
 
+def note_outcome(
+    folder: Path, number: int, overrides: tuple[str, ...], code: int, error: str | None, seconds: float
+) -> None:
+    """Write how a job ended into its folder."""
+    with disk(folder):
+        write_json(folder / JOB, Outcome(number, overrides, code, error, seconds))
+
+
 def report_sweep(folder: Path) -> int:
     """Show the sweep of a folder in one table, write it as sweep.json, and give the exit code for all its jobs."""
     jobs = [_job(path) for path in folder.rglob(JOB)]

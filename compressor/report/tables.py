@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.records import Measurement, Metrics
-from compressor.report.text import compact, headline, percent, plain, ratio, score_of, shares
+from compressor.report.text import compact, headline, percent, plain, ratio, score_of
 
 
 @dataclass(frozen=True)
@@ -129,17 +129,18 @@ def layers_table(layers: Sequence[Mapping[str, float | str]]) -> Table:
 
 def runs_table(runs: Iterable[tuple[str, str, Sequence[tuple[str, Metrics]]]]) -> Table:
     """Show runs, a line a phase: of each its folder, its order, and its steps' folders and metrics."""
-    names = ["run", "order", "phase", "test score", "exits", "bitops_\nratio", "size_\nratio", "seconds"]
+    names = ["run", "order", "phase", "test score", "bitops_\nratio", "size_\nratio", "seconds"]
     table = empty("", names, left=3)
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     for folder, order, steps in runs:
         for i, (phase, metrics) in enumerate(steps):
             row = row_of(metrics, phase, stored=True)
             first = [folder, order] if i == 0 else ["", ""]
             score = score_of(metrics.after.test.quality).partition("\n")[0]
             costs = [ratio(row.bitops_ratio), ratio(row.size_ratio), f"{metrics.seconds:.1f}"]
-            table.add_row(*map(_cell, [*first, phase, score, shares(metrics.after), *costs]))
+            table.add_row(*map(_cell, [*first, phase, score, *costs]))
         if not steps:
-            table.add_row(_cell(folder), order, "nothing finished", *[""] * 5)
+            table.add_row(_cell(folder), order, "nothing finished", *[""] * 4)
         table.add_section()
     return table
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from compressor.records import Measurement, Quality, Value
+from compressor.records import Quality, Value
 
 WIDTH = 118
 """Columns of what is no terminal."""
@@ -58,12 +58,6 @@ def score_of(quality: Quality) -> str:
 def ratio(number: float) -> str:
     """Write a ratio to three figures: `187 x`, `4.31 x`."""
     return f"{number:.0f} x" if number >= 99.95 else f"{number:.1f} x" if number >= 9.995 else f"{number:.2f} x"
-
-
-def shares(measured: Measurement) -> str:
-    """Write the shares of test images that leave at each head: `71/18/11 %`; nothing for a single head."""
-    parts = measured.test.shares
-    return "" if len(parts) < 2 else "/".join(f"{100 * share:.0f}" for share in parts) + " %"
 
 
 def bytes_of(folder: Path) -> int:
