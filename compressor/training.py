@@ -219,7 +219,7 @@ def learn(fitting: Fitting, images: Tensor, targets: Tensor) -> float:
             value = fitting.loss(fitting.forward(images), images, targets)
     if not math.isfinite(value.item()):
         raise TrainingError(
-            f"{fitting.title(context)}: the loss is {value.item()} at epoch {where.epoch + 1}, "
+            f"{title(fitting.context)}: the loss is {value.item()} at epoch {where.epoch + 1}, "
             f"batch {where.batch + 1}, learning rate {now:.3g}; try a lower fit.lr"
         )
     fitting.optimizer.zero_grad(set_to_none=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from compressor import cli
 
-TINY = ("fit=smoke", "architecture.width=0.25", "dataset.limit=100", "runtime.progress=false")
+TINY = ("fit=smoke", "fit.lr=0.01", "architecture.width=0.25", "dataset.limit=100", "runtime.progress=false")
 """Settings with which a phase takes well under a second."""
 
 

@@ -31,12 +31,12 @@ WRONG = {
         "+prune.foo=1": "prune: unknown key 'foo'",
         "~prune.ratio": "prune: key 'ratio' is missing",
         # options
-        "--frob": "--help lists the options",
+        "--frob": "unrecognized arguments: --frob",
         "--cfg": "expected one argument",
         "--resolve": "goes with --cfg",
         "-m --cfg job": "give one of them",
         "--experimental-rerun run.pickle": "would unpickle",
-        "--config-dir nowhere": "'nowhere' not found",
+        "--config-dir nowhere": "nowhere' not found",
         # groups and presets
         "dataset=nope": "no such dataset",
         "dataset=digit": "did you mean digits?",

@@ -19,6 +19,9 @@ from compressor.mending import settings
 EXPERIMENTS = sorted(path.stem for path in (configs() / "experiment").glob("*.yaml"))
 PRESETS = sorted(path.stem for path in (configs() / "compression").glob("*.yaml"))
 
+NEEDED = {"published_resnet56_dpqe": ("distill.weights=FILE",)}
+"""What an experiment asks its user for."""
+
 
 def composed(command: str, *words: str) -> RunConfig:
     """Give the settings that a command would run with."""
@@ -68,7 +71,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("name", EXPERIMENTS)
     def test_every_experiment_is_whole_and_names_its_runs(self, name: str) -> None:
-        config = composed("run", f"+experiment={name}")
+        config = composed("run", f"+experiment={name}", *NEEDED.get(name, ()))
         assert (config.name, config.order) == (name, "DPQE")
 
     @pytest.mark.parametrize("name", PRESETS)

@@ -186,14 +186,14 @@ def test_an_interrupt_says_so_and_the_same_command_goes_on(number: int, place: P
         [sys.executable, *words], cwd=place, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     store, deadline = place / "outputs" / "store", time.monotonic() + 120
-    while not list(store.glob(".draft-*/draft.json")) and time.monotonic() < deadline:
+    while not list(store.glob(".draft-baseline-*/draft.json")) and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(1)
     child.send_signal(number)
     _, said = child.communicate(timeout=60)
     assert child.returncode == 128 + number
     assert said.splitlines()[-1].endswith("interrupted; what is done is saved, and the same command goes on from there")
-    for draft in store.glob(".draft-*"):
+    for draft in store.glob(".draft-baseline-*"):
         assert (draft / "fit.json").exists()
 
 
