@@ -301,6 +301,7 @@ def check(arch: Arch) -> Arch:
     if arch.stem and arch.stem.width is None and not arch.stages[0].width:
         raise ModelError(f"network {arch.name!r}: a stem before a chain of blocks needs a width")
     _check_edges(arch)
+    _check_pools(arch)
     if arch.quantization:
         check_quantization(arch.quantization)
     if arch.exits:
@@ -331,8 +332,25 @@ def _check_edges(arch: Arch) -> None:
         raise ModelError(f"network {arch.name!r}: {arch.task.outputs} outputs")
     if not (1 <= arch.head.pool <= 16 and 0 <= arch.head.dropout < 1):
         raise ModelError(f"network {arch.name!r}: its head pools to 1..16 and drops out 0..1 (1 excluded)")
+    if len(arch.head.hidden) > 16:
+        raise ModelError(f"network {arch.name!r}: its head has {len(arch.head.hidden)} hidden layers; at most 16")
     if arch.stem and not (1 <= arch.stem.kernel <= 15 and 1 <= arch.stem.stride <= 4):
         raise ModelError(f"network {arch.name!r}: its stem has a kernel of 1..15 and a stride of 1..4")
+
+
+def _check_pools(arch: Arch) -> None:
+    """Refuse to halve a map of one pixel. Convolutions pad, so a stride takes any map."""
+    side = arch.input.size
+    if arch.stem:
+        side = (side + 2 * (arch.stem.kernel // 2) - arch.stem.kernel) // arch.stem.stride + 1
+        side = -(-side // 2) if arch.stem.pool else side
+    for s, stage in enumerate(arch.stages):
+        for block in stage.blocks:
+            side = -(-side // block.stride)
+        if stage.pool and side < 2:
+            where = f"network {arch.name!r}: stages[{s}].pool"
+            raise ModelError(f"{where}: images of {arch.input.size} pixels are 1x1 here already; leave it out")
+        side = side // 2 if stage.pool else side
 
 
 def check_quantization(rule: Quantization) -> None:

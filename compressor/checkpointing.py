@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from compressor import history
+from compressor.codec import decode, digest
 
 if TYPE_CHECKING:
     from compressor.training import Fitting
@@ -28,7 +29,8 @@ def save(fitting: "Fitting") -> None:
     path = fitting.context.scratch / FILE
     draft = path.with_suffix(".new")
     kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    save_file(kept, draft, metadata={"place": json.dumps(asdict(fitting.place))})
+    place = json.dumps(asdict(fitting.place))
+    save_file(kept, draft, metadata={"place": place, "digest": _digest(kept, place)})
     with draft.open("rb") as file:
         os.fsync(file.fileno())
     draft.replace(path)
@@ -39,13 +41,14 @@ def restore(fitting: "Fitting") -> None:
     path = fitting.context.scratch / FILE
     if path.exists():
         try:
-            tensors, where = _read(path)
-            _load(fitting, tensors)
-        except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+            tensors, place = _read(path)
+            where = decode(type(fitting.place), json.loads(place))
+            _check(fitting, tensors)
+        except (SafetensorError, ValueError, OSError) as error:
             warnings.warn(f"{path}: cannot be resumed ({error}); the step starts afresh", stacklevel=2)
         else:
-            for name, value in where.items():
-                setattr(fitting.place, name, value)
+            _load(fitting, tensors)
+            fitting.place = where
     history.truncate(fitting.context.scratch, fitting.place.epoch)
 
 
@@ -54,41 +57,64 @@ def remove(scratch: Path) -> None:
     (scratch / FILE).unlink(missing_ok=True)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, float]]:
+def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        return tensors, json.loads(file.metadata()["place"])
+        metadata = file.metadata() or {}
+    place = metadata.get("place", "")
+    if metadata.get("digest") != _digest(tensors, place):
+        raise ValueError("it was changed")
+    return tensors, place
+
+
+def _digest(tensors: dict[str, Tensor], place: str) -> str:
+    named = (part for name in sorted(tensors) for part in (name.encode(), tensors[name].numpy().tobytes()))
+    return digest(place.encode(), *named)
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     return {
         f"optimizer.{i}.{name}": value
-        for i, p in enumerate(parameters)
+        for i, p in enumerate(_parameters(optimizer))
         for name, value in optimizer.state.get(p, {}).items()
         if isinstance(value, Tensor)
     }
 
 
+def _check(fitting: "Fitting", tensors: dict[str, Tensor]) -> None:
+    """Refuse the state of another network or optimizer, before any of it is used."""
+    net, average = fitting.model.net.state_dict(), fitting.average or {}
+    shapes = {f"net.{name}": t.shape for name, t in net.items()}
+    shapes |= {f"average.{name}": t.shape for name, t in average.items()}
+    rest = {name: t for name, t in tensors.items() if name not in shapes}
+    parameters = _parameters(fitting.optimizer)
+    fits = all(name in tensors and tensors[name].shape == shape for name, shape in shapes.items())
+    for name, tensor in rest.items():
+        kind, index, _ = name.split(".", 2)
+        fits &= kind == "optimizer" and int(index) < len(parameters)
+        fits = fits and tensor.shape in ((), parameters[int(index)].shape)
+    if not fits:
+        raise ValueError("it is of another network or optimizer")
+
+
 def _load(fitting: "Fitting", tensors: dict[str, Tensor]) -> None:
-    net = fitting.model.net.state_dict()
-    parts = {name: tensors[f"net.{name}"] for name in net}
-    averages = {name: tensors[f"average.{name}"] for name in fitting.average or {}}
-    if any(parts[name].shape != net[name].shape for name in net):
-        raise ValueError("its tensors have other shapes")
     with torch.no_grad():
-        for name, tensor in net.items():
-            tensor.copy_(parts[name])
+        for name, tensor in fitting.model.net.state_dict().items():
+            tensor.copy_(tensors[f"net.{name}"])
         for name, tensor in (fitting.average or {}).items():
-            tensor.copy_(averages[name])
-    parameters = [p for group in fitting.optimizer.param_groups for p in group["params"]]
+            tensor.copy_(tensors[f"average.{name}"])
+    parameters = _parameters(fitting.optimizer)
     for key, value in tensors.items():
-        kind, _, rest = key.partition(".")
-        if kind == "optimizer":
-            index, _, name = rest.partition(".")
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
             parameter = parameters[int(index)]
-            state = value.to(parameter.device) if value.ndim else value
-            fitting.optimizer.state[parameter][name] = state.contiguous(memory_format=_layout(parameter))
+            if value.ndim:
+                value = value.to(parameter.device).contiguous(memory_format=_layout(parameter))
+            fitting.optimizer.state[parameter][name] = value
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _layout(parameter: Tensor) -> torch.memory_format:

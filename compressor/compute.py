@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ def threads(runtime: RuntimeConfig, macs: int) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def autocast(config: FitConfig, device: torch.device) -> AbstractContextManager[None]:
+def autocast(config: FitConfig, device: torch.device) -> torch.autocast:
     """Give the arithmetic of training; `auto` must have been resolved."""
     assert config.precision is not Precision.AUTO, "auto is resolved while planning"
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision is Precision.BF16)

@@ -32,7 +32,7 @@ class Schedule(StrEnum):
 
 
 class Precision(StrEnum):
-    """Arithmetic of training (evaluation is fp32). `auto`: bf16 where the processor computes it, resolved before keying."""
+    """Arithmetic of training; evaluation is fp32. `auto`, bf16 where the processor computes it, is resolved first."""
 
     AUTO = "auto"
     FP32 = "fp32"

@@ -212,23 +212,8 @@ def _own(config: ArchitectureConfig) -> NetworkConfig:
 def _check_own(arch: Arch, width: float) -> Arch:
     try:
         check(arch)
-        _check_pools(arch)
         return check(with_widths(arch, {axis: max(1, round(width * n)) for axis, n in widths(arch).items()}))
     except ModelError as error:
         reason = str(error).removeprefix(f"network {arch.name!r}: ")
-        raise ConfigError(f"architecture.network: {reason}") from None
-
-
-def _check_pools(arch: Arch) -> None:
-    """Refuse to halve a map of one pixel. Convolutions pad, so a stride takes any map."""
-    side = arch.input.size
-    if arch.stem:
-        side = (side + 2 * (arch.stem.kernel // 2) - arch.stem.kernel) // arch.stem.stride + 1
-        side = -(-side // 2) if arch.stem.pool else side
-    for s, stage in enumerate(arch.stages):
-        for block in stage.blocks:
-            side = -(-side // block.stride)
-        if stage.pool and side < 2:
-            where = f"architecture.network.stages[{s}].pool"
-            raise ConfigError(f"{where}: images of {arch.input.size} pixels are 1x1 here already; leave it out")
-        side = side // 2 if stage.pool else side
+        joint = "." if reason.startswith("stages[") else ": "
+        raise ConfigError(f"architecture.network{joint}{reason}") from None

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compressor.arch import FLOAT, Activation
+from compressor.errors import ModelError
 from compressor.quantization import RoundActivation, RoundWeight, act_range, integers, weight_levels
 
 Axes = dict[str, tuple[str, ...]]
@@ -47,6 +48,8 @@ class Weighted(nn.Module):
         if bits == (FLOAT,):
             return
         channels = self.weight.shape[0]
+        if len(bits) not in (1, channels):
+            raise ModelError(f"axis {axes[0]!r}: explicit bits for {len(bits)} channels, the layer has {channels}")
         self.scale = nn.Parameter(torch.zeros(channels))  # 0: not calibrated yet
         self.axes["scale"] = axes[:1]
         each = bits if len(bits) > 1 else bits * channels

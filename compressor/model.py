@@ -9,16 +9,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from compressor.arch import Arch, check
+from compressor.arch import Arch
 from compressor.arch import keep as keep_channels
-from compressor.codec import CodecError, decode, encode, read_json
+from compressor.codec import encode
 from compressor.errors import ModelError
+from compressor.folders import ARCH, FORMAT, WEIGHTS, digest_of, read_arch
 from compressor.layers import axes_of
 from compressor.network import Network, build
-from compressor.store import digest_of
-
-FORMAT = 1
-ARCH, WEIGHTS = "arch.json", "weights.safetensors"
 
 
 @dataclass
@@ -79,7 +76,7 @@ def load(folder: Path) -> Model:
     Raises:
         ModelError: a file is missing, cut, changed, foreign, or does not fit the other.
     """
-    arch = load_arch(folder)
+    arch = read_arch(folder)
     path = folder / WEIGHTS
     with torch.device("meta"):
         expected = {name: (list(t.shape), t.dtype) for name, t in Network(arch).state_dict().items()}
@@ -94,26 +91,11 @@ def load(folder: Path) -> Model:
     for name, tensor in state.items():
         if tensor.dtype != expected[name][1]:
             raise ModelError(f"{path}: tensor {name!r} is {tensor.dtype}, expected {expected[name][1]}")
-        if tensor.is_floating_point() and name != "thresholds" and not tensor.isfinite().all():
+        bad = tensor.isnan() if name == "thresholds" else ~tensor.isfinite()
+        if tensor.is_floating_point() and bad.any():
             raise ModelError(f"{path}: tensor {name!r} holds numbers that are not finite")
     model.net.load_state_dict(state)
     return model
-
-
-def load_arch(folder: Path) -> Arch:
-    """Read `arch.json` alone."""
-    path = folder / ARCH
-    if not path.is_file():
-        raise ModelError(f"{folder}: no {ARCH}; give the folder of a phase, such as outputs/NAME/TIME/02-prune")
-    data = read_json(path)
-    if not isinstance(data, dict) or data.keys() != {"format", "arch"}:
-        raise ModelError(f"{path}: is not a network of this program; it needs 'format' and 'arch'")
-    if data["format"] != FORMAT:
-        raise ModelError(f"{path}: has format {data['format']!r}, this version reads {FORMAT}")
-    try:
-        return check(decode(Arch, data["arch"], "arch"))
-    except (CodecError, ModelError) as error:
-        raise ModelError(f"{path}: {error}") from None
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:

@@ -59,10 +59,7 @@ class ProjectShortcut(nn.Module):
 
 
 class BlockNet(nn.Module):
-    """A block of any kind: convolutions with norms, activations between them, a shortcut if residual, a last activation.
-
-    The shapes of its convolutions are `_plan`: (output axis, kernel, stride, depthwise).
-    """
+    """A block of any kind: convolutions with norms and activations between them, a shortcut if residual, an activation."""
 
     def __init__(self, name: str, source: Stream, cout: Axis, block: Block, stage: Stage, f: Activation, rule: Rule,
                  *, pool: bool, first: bool) -> None:  # fmt: skip

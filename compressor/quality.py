@@ -62,12 +62,12 @@ def per_image(out: Tensor, targets: Tensor, task: Task) -> Tensor:
 
 
 def quality(out: Tensor, targets: Tensor, task: Task, *, medmnist: bool) -> Quality:
-    """Score outputs (N, outputs) against targets: accuracy, top-5 above 10 classes, AUC for MedMNIST; or MAE, RMSE, R2."""
+    """Score outputs (N, outputs): accuracy, top-5 above 10 classes, AUC for MedMNIST; for regression MAE, RMSE, R2."""
     n = len(out)
     loss = task_loss(task, 0.0)((out,), out, targets).item()
     right = per_image(out, targets, task)
     if task.kind is TaskKind.REGRESSION:
-        return Quality(n, loss, _regression(in_units(out, task).numpy(), targets.numpy()))
+        return Quality(n, loss, _defined(_regression(in_units(out, task).numpy(), targets.numpy())))
     if task.kind is TaskKind.MULTILABEL:
         scores = {"accuracy": mean(right.double().numpy())}
     else:
@@ -77,7 +77,12 @@ def quality(out: Tensor, targets: Tensor, task: Task, *, medmnist: bool) -> Qual
             scores["top5"] = wilson(int(hits.sum().item()), n)
     if medmnist:
         scores["auc"] = _auc(out, targets, task)
-    return Quality(n, loss, scores)
+    return Quality(n, loss, _defined(scores))
+
+
+def _defined(scores: dict[str, Value]) -> dict[str, Value]:
+    """Leave out a score that few images may not have: AUC without one of the classes, R2 of targets that are all equal."""
+    return {name: score for name, score in scores.items() if name not in ("auc", "r2") or np.isfinite(score.value)}
 
 
 def _regression(answers: np.ndarray, targets: np.ndarray) -> dict[str, Value]:

@@ -1,4 +1,4 @@
-"""What is written of a finished step: its metrics and its record. Plain data, no torch. Definitions: docs/numbers.md."""
+"""What is written of a finished step, as plain data: metrics and record. Definitions: docs/numbers.md."""
 
 from dataclasses import dataclass, field
 from typing import Any

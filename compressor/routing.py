@@ -144,7 +144,7 @@ def first_exit(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 
 def choose_thresholds(scores: np.ndarray, quality: np.ndarray, cost: np.ndarray, floor: float) -> np.ndarray:
-    """Lower thresholds notch by notch, the best saving for the least loss first, while mean quality stays above `floor`.
+    """Lower thresholds notch by notch, the best saving for the least loss first, while mean quality is above `floor`.
 
     Args:
         scores: certainty at each exit, (N, exits).

@@ -233,7 +233,8 @@ def learn(fitting: Fitting, images: Tensor, targets: Tensor) -> float:
 def average_in(average: dict[str, Tensor], state: Mapping[str, Tensor], decay: float) -> None:
     """Move a running average towards a state, in place; whole numbers are copied."""
     floats = [name for name, tensor in state.items() if tensor.is_floating_point() and name != "thresholds"]
-    torch._foreach_lerp_([average[name] for name in floats], [state[name] for name in floats], 1 - decay)
+    for name in floats:
+        average[name].lerp_(state[name], 1 - decay)
     for name in state.keys() - set(floats):
         average[name].copy_(state[name])
 

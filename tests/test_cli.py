@@ -109,9 +109,13 @@ class TestSettings:
     @pytest.mark.parametrize("group", ["fit", "phase", "compression", "experiment", "dataset", "architecture", "."])
     def test_every_setting_has_a_comment(self, group: str) -> None:
         for path in sorted((configs() / group).glob("*.yaml")):
+            above, described = "", set()
             for line in path.read_text().partition("\nhydra:")[0].splitlines():
-                if re.match(r"^\s*\w[\w ]*: *[^ #].*$", line) and not line.lstrip().startswith("- "):
-                    assert "  #" in line or " # " in line, f"{path}: {line}"
+                if match := re.match(r"^[ -]*(\w+): *[^ #].*$", line):
+                    told = " #" in line or above.lstrip().startswith("#") or match[1] in described
+                    assert told, f"{path}: {line}"
+                    described.add(match[1])
+                above = line
 
     def test_all_of_them_are_known_by_name(self) -> None:
         assert {"order", "prune.ratio", "prune.target.macs", "exit.fit.lr", "runtime.device"} <= set(settings())

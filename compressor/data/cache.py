@@ -20,7 +20,7 @@ from numpy.lib import format as npy
 from platformdirs import user_cache_dir
 
 from compressor.arch import Task
-from compressor.codec import CodecError, decode, digest, digest_file, encode, read_json
+from compressor.codec import CodecError, canonical, decode, digest, digest_file, encode, read_json
 from compressor.config import DatasetConfig, RuntimeConfig
 from compressor.data.sources import Chunk, Reading, Source
 from compressor.errors import DataError
@@ -96,7 +96,7 @@ def ready(source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> Cach
 def _open(folder: Path, skip_unreadable: bool) -> Cached | None:
     """Open a set whose files are whole: sizes, the small files' digests, and some images against their sums."""
     try:
-        meta = decode(Meta, read_json(folder / "meta.json"))
+        meta = _read_meta(folder / "meta.json")
         if meta.schema != SCHEMA or (meta.unreadable and not skip_unreadable):
             return None
         if any((folder / name).stat().st_size != size for name, size in meta.sizes.items()):
@@ -113,15 +113,23 @@ def _open(folder: Path, skip_unreadable: bool) -> Cached | None:
     return Cached(meta.task, meta.parts, meta.unreadable, meta.digests, images, targets, moments)
 
 
+def _read_meta(path: Path) -> Meta:
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("check") != digest(canonical(content.get("meta"))):
+        raise CodecError(f"{path}: is damaged")
+    return decode(Meta, content["meta"])
+
+
 def _make(root: Path, key: str, source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> None:
     draft = root / f".draft-{key}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
     try:
-        reading = source.read(runtime.workers or len(os.sched_getaffinity(0)))
+        reading = source.read(runtime.workers or _cores())
         with closing(reading.chunks), _bar(runtime.progress, f"decode {config.name}", reading.total) as advance:
             meta = _write(draft, reading, config, advance)
-        (draft / "meta.json").write_text(json.dumps(encode(meta)), encoding="utf-8")
+        content = {"check": digest(canonical(meta)), "meta": encode(meta)}
+        (draft / "meta.json").write_text(json.dumps(content), encoding="utf-8")
         if (root / key).exists():
             (root / key).rename(draft / "damaged")
         draft.rename(root / key)
@@ -129,6 +137,10 @@ def _make(root: Path, key: str, source: Source, config: DatasetConfig, runtime: 
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _write(draft: Path, reading: Reading, config: DatasetConfig, advance: Advance) -> Meta:
@@ -225,8 +237,8 @@ def with_channels(images: np.ndarray, channels: int | None) -> np.ndarray:
 
 
 def _moments(images: np.ndarray) -> np.ndarray:
-    values = images.reshape(*images.shape[:2], -1)
-    return np.stack([values.sum(-1, dtype=np.int64), np.square(values, dtype=np.uint16).sum(-1, dtype=np.int64)], -1)
+    sums = images.sum((2, 3), dtype=np.int64)
+    return np.stack([sums, np.square(images, dtype=np.uint16).sum((2, 3), dtype=np.int64)], axis=-1)
 
 
 @contextmanager

@@ -61,15 +61,17 @@ def _read(path: Path, info: dict[str, Any], size: int, url: str) -> Reading:
     task = Task(KINDS[info["task"]], len(names), names)
     shape = (size, size, 3) if info["n_channels"] == 3 else (size, size)
     try:
-        with np.load(path, allow_pickle=False) as content:
-            labels = {part: _labels(content[f"{part}_labels"], task) for part in PARTS}
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
+        with zipfile.ZipFile(path) as archive:
+            labels = {part: _labels(archive, part, task) for part in PARTS}
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error):
         raise damaged(path, url) from None
     return Reading(task, sum(map(len, labels.values())), _chunks(path, labels, shape, url))
 
 
-def _labels(labels: np.ndarray, task: Task) -> np.ndarray:
-    """Check labels, (N, 1) classes or (N, labels) zeros and ones, and give them as targets."""
+def _labels(archive: zipfile.ZipFile, part: str, task: Task) -> np.ndarray:
+    """Read labels, (N, 1) classes or (N, labels) zeros and ones, and give them as targets."""
+    with archive.open(f"{part}_labels.npy") as member:
+        labels = npy.read_array(member, allow_pickle=False)
     many = task.kind is TaskKind.MULTILABEL
     if labels.ndim != 2 or labels.shape[1] != (task.outputs if many else 1) or labels.dtype.kind not in "iu":
         raise ValueError("labels")

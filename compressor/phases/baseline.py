@@ -11,5 +11,7 @@ def baseline(config: BaselineConfig, context: Context) -> Model:
     if config.weights is None:
         model = fresh(config.arch, config.fit.seed)
     else:
-        model = import_weights(config.arch, read_tensors(context.files[config.weights]), config.names, seed=config.fit.seed)
+        model = import_weights(
+            config.arch, read_tensors(context.files[config.weights]), config.names, seed=config.fit.seed
+        )
     return fit(model, config.fit, context)
