@@ -44,7 +44,7 @@ def task_loss(task: Task, label_smoothing: float) -> Loss:
 
 
 def imitation(out: Tensor, teacher: Tensor, task: Task, temperature: float) -> Tensor:
-    """Compare outputs with a teacher's: MSE, or KL divergence times T^2 over classes or per label (Hinton et al. 2015)."""
+    """Compare with a teacher: MSE, or KL divergence times T^2 over classes or per label (Hinton et al. 2015)."""
     out, teacher = out.float(), teacher.float()
     if task.kind is TaskKind.REGRESSION:
         return F.mse_loss(out, teacher)

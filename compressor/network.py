@@ -59,7 +59,7 @@ class ProjectShortcut(nn.Module):
 
 
 class BlockNet(nn.Module):
-    """A block of any kind: convolutions with norms and activations between them, a shortcut if residual, an activation."""
+    """A block of any kind: convolutions with norms, activations between and after them, and perhaps a shortcut."""
 
     def __init__(self, name: str, source: Stream, cout: Axis, block: Block, stage: Stage, f: Activation, rule: Rule,
                  *, pool: bool, first: bool) -> None:  # fmt: skip

@@ -81,7 +81,7 @@ def quality(out: Tensor, targets: Tensor, task: Task, *, medmnist: bool) -> Qual
 
 
 def _defined(scores: dict[str, Value]) -> dict[str, Value]:
-    """Leave out a score that few images may not have: AUC without one of the classes, R2 of targets that are all equal."""
+    """Leave out what few images may not have: AUC without one of the classes, R2 of targets that are all equal."""
     return {name: score for name, score in scores.items() if name not in ("auc", "r2") or np.isfinite(score.value)}
 
 

@@ -71,8 +71,8 @@ def _job(path: Path) -> Job:
 
 
 def _table(jobs: list[Job]) -> Table:
-    scored = [job.metrics for job in jobs if job.metrics]
-    score = headline(scored[0].after.test.quality) if scored else "score"
+    kinds = {headline(job.metrics.after.test.quality) for job in jobs if job.metrics}
+    score = kinds.pop() if len(kinds) == 1 else "score"
     names = ["job", "overrides", "order", f"val {score}", f"test {score}", "bitops_\nratio", "size_\nratio", "seconds"]
     table = empty("", [*names, "new/stored"], left=3)
     common = set.intersection(*(set(job.outcome.overrides) for job in jobs)) if len(jobs) > 1 else set()

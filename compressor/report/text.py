@@ -11,6 +11,9 @@ WIDTH = 118
 NARROWEST = 96
 """Columns that a table gets in any terminal: a narrower one wraps its lines."""
 
+HUGE = 10_000
+"""From here on a score is written with an exponent: it went wrong anyhow."""
+
 
 def console() -> Console:
     """Give the console of stdout: as wide as the terminal, or of a fixed width in files and pipes."""
@@ -38,7 +41,11 @@ def percent(score: Value) -> str:
 
 def plain(score: Value, digits: int) -> str:
     """Write a score and its interval as they are: `0.987 (0.981-0.993)`."""
-    return f"{score.value:.{digits}f} ({score.low:.{digits}f}-{score.high:.{digits}f})"
+    value, low, high = (
+        f"{number:.{digits}f}" if abs(number) < HUGE else f"{number:.2g}"
+        for number in (score.value, score.low, score.high)
+    )
+    return f"{value} ({low}-{high})"
 
 
 def headline(quality: Quality) -> str:
