@@ -100,6 +100,8 @@ def _hydra_reads(words: Sequence[str]) -> Iterator[None]:
         sys.argv = argv
         if full is None:
             del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
 
 
 def _line(error: Exception) -> str:

@@ -16,6 +16,9 @@ BATCH = 256
 NOTCHES = 64
 """Candidate thresholds an exit."""
 
+GAP = 2e-6
+"""How far apart two scores must be for a threshold to stand between them; other batches move scores by about 1e-7."""
+
 
 def certainty(outputs: list[Tensor], rule: Exits, task: Task) -> Tensor:
     """Tell how sure images (N,) are at the last of the heads passed so far; they leave at or above the threshold.
@@ -143,6 +146,20 @@ def first_exit(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return leaves.argmax(axis=1)
 
 
+def candidates(scores: np.ndarray) -> np.ndarray:
+    """Give thresholds to try at an exit, (NOTCHES + 1,), falling from infinity; `scores` is (N,).
+
+    Each lies between two scores that are at least GAP apart, so that no route hangs on a score's last bits.
+    """
+    values = np.sort(scores[np.isfinite(scores)])[::-1]
+    if not len(values):
+        return np.full(NOTCHES + 1, np.inf)
+    below = np.append(values[1:], values[-1] - 2 * GAP)
+    between = ((values + below) / 2)[values - below >= GAP]
+    chosen = between[np.unique(np.linspace(0, len(between) - 1, NOTCHES).round().astype(int))]
+    return np.concatenate([[np.inf], chosen, np.full(NOTCHES - len(chosen), chosen[-1])])
+
+
 def choose_thresholds(scores: np.ndarray, quality: np.ndarray, cost: np.ndarray, floor: float) -> np.ndarray:
     """Lower thresholds notch by notch, the best saving for the least loss first, while mean quality is above `floor`.
 
@@ -156,8 +173,7 @@ def choose_thresholds(scores: np.ndarray, quality: np.ndarray, cost: np.ndarray,
         A threshold an exit, (exits,); infinity where nobody may leave.
     """
     exits, rows = scores.shape[1], np.arange(len(scores))
-    grid = np.quantile(scores, np.linspace(1, 0, NOTCHES), axis=0, method="higher")
-    grid = np.concatenate([np.full((1, exits), np.inf), grid])
+    grid = np.stack([candidates(column) for column in scores.T], axis=1)
     notch = np.zeros(exits, dtype=int)
 
     def outcome(candidate: np.ndarray) -> tuple[float, float]:

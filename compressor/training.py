@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,7 @@ class Fitting:
     forward: nn.Module
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor] | None
+    scales: list[Tensor]
     place: Place = field(default_factory=Place)
 
     @property
@@ -157,7 +159,9 @@ def begin(
     forward = place(model.net, config, device)
     average = copied(model.net.state_dict()) if config.ema else None
     loss = loss or task_loss(context.data.task, config.label_smoothing)
-    return Fitting(model, config, context, loss, only, device, forward, optimizer_for(model.net, config), average)
+    scales = [p.detach() for name, p in model.net.named_parameters() if p.requires_grad and name.endswith("scale")]
+    optimizer = optimizer_for(model.net, config)
+    return Fitting(model, config, context, loss, only, device, forward, optimizer, average, scales)
 
 
 def title(context: Context) -> str:
@@ -224,10 +228,23 @@ def learn(fitting: Fitting, images: Tensor, targets: Tensor) -> float:
         )
     fitting.optimizer.zero_grad(set_to_none=True)
     value.backward()
-    fitting.optimizer.step()
+    with halving_at_most(fitting.scales):
+        fitting.optimizer.step()
     if fitting.average is not None:
         average_in(fitting.average, fitting.model.net.state_dict(), min(config.ema, (1 + step) / (10 + step)))
     return value.item()
+
+
+@contextmanager
+def halving_at_most(scales: list[Tensor]) -> Iterator[None]:
+    """Let learned step sizes fall to half of what they were, no further: one that passes 0 is lost, its channel with it."""
+    if not scales:
+        yield
+        return
+    halves = torch._foreach_mul(scales, 0.5)
+    yield
+    with torch.no_grad():
+        torch._foreach_maximum_(scales, halves)
 
 
 def average_in(average: dict[str, Tensor], state: Mapping[str, Tensor], decay: float) -> None:
