@@ -237,14 +237,14 @@ def learn(fitting: Fitting, images: Tensor, targets: Tensor) -> float:
 
 @contextmanager
 def halving_at_most(scales: list[Tensor]) -> Iterator[None]:
-    """Let learned step sizes fall to half of what they were, no further: one that passes 0 is lost, its channel with it."""
+    """Let learned step sizes fall to half of what they were, no further: one that passes 0 is lost for good."""
     if not scales:
         yield
         return
-    halves = torch._foreach_mul(scales, 0.5)
+    halves = [0.5 * scale for scale in scales]
     yield
-    with torch.no_grad():
-        torch._foreach_maximum_(scales, halves)
+    for scale, half in zip(scales, halves, strict=True):
+        torch.maximum(scale, half, out=scale)
 
 
 def average_in(average: dict[str, Tensor], state: Mapping[str, Tensor], decay: float) -> None:

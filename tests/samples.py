@@ -163,7 +163,9 @@ def lively(model: Model, seed: int = 0) -> Model:
             module.running_var.uniform_(0.5, 1.5, generator=source)
         if isinstance(module, Weighted) and module.quantized:
             largest = module.weight.detach().abs().flatten(1).amax(dim=1)
-            module.scale.data.copy_(largest / module.levels * torch.empty(len(largest)).uniform_(0.5, 1, generator=source))
+            module.scale.data.copy_(
+                largest / module.levels * torch.empty(len(largest)).uniform_(0.5, 1, generator=source)
+            )
         if isinstance(module, Act) and hasattr(module, "scale"):
             module.scale.data.fill_(SPAN / module.high)
     model.net.eval()

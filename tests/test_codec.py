@@ -160,7 +160,7 @@ class TestFiles:
         except CodecError as error:
             assert str(error).startswith("file: ")
         else:
-            assert json.loads(content) == read or read != read  # noqa: PLR0124 - NaN
+            assert json.loads(content) == read or read != read
 
     def test_a_files_digest_is_the_start_of_its_sha256(self, tmp_path):
         path = tmp_path / "weights"

@@ -154,7 +154,9 @@ class TestPromises:
     def test_an_unknown_layer_is_an_error_and_never_free(self, layer):
         model = fresh(samples.arch(), 0)
         model.net.blocks["s0b0"].add_module("more", layer)
-        with pytest.raises(ModelError, match=rf"'blocks.s0b0.more' is a {type(layer).__name__}, whose cost is not known"):
+        with pytest.raises(
+            ModelError, match=rf"'blocks.s0b0.more' is a {type(layer).__name__}, whose cost is not known"
+        ):
             cost_table(model)
 
     def test_scales_of_quantizers_are_not_parameters_of_the_network(self):

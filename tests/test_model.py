@@ -129,7 +129,10 @@ class TestForeignFiles:
         [
             (lambda s: s.pop("stem.conv.weight"), "lacks tensor 'stem.conv.weight'"),
             (lambda s: s.update({"extra": torch.zeros(1)}), "has an unknown tensor 'extra'"),
-            (lambda s: s.update({"head.score.bias": torch.zeros(11)}), r"'head.score.bias' has shape \[11\], .* \[10\]"),
+            (
+                lambda s: s.update({"head.score.bias": torch.zeros(11)}),
+                r"'head.score.bias' has shape \[11\], .* \[10\]",
+            ),
             (lambda s: s.update({"head.score.bias": torch.zeros(10, 1)}), "has shape"),
             (lambda s: s.update({"head.score.bias": torch.zeros(10).double()}), "is torch.float64, expected"),
             (lambda s: s.update({"head.score.bias": torch.zeros(10, dtype=torch.int32)}), "is torch.int32"),
@@ -238,7 +241,11 @@ class TestRebuild:
 
     def test_tensors_that_are_lost_missing_or_of_another_shape_are_refused(self):
         model = samples.model(samples.arch())
-        for arch in (replace(model.arch, tail=3), samples.arch(depth=1), samples.arch(quantization=Quantization(Bits(4, 4), 8))):
+        for arch in (
+            replace(model.arch, tail=3),
+            samples.arch(depth=1),
+            samples.arch(quantization=Quantization(Bits(4, 4), 8)),
+        ):
             with pytest.raises(ModelError, match="weights do not fit the new network"):
                 rebuild(model, arch, new=is_exit, seed=0)
 

@@ -8,7 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressor.arch import Activation, Arch, Bits, BlockKind, Exits, Head, Quantization, Shortcut, Stem, exit_blocks, widths
+from compressor.arch import (
+    Activation,
+    Arch,
+    Bits,
+    BlockKind,
+    Exits,
+    Head,
+    Quantization,
+    Shortcut,
+    Stem,
+    exit_blocks,
+    widths,
+)
 from compressor.layers import Axis, PadShortcut, axes_of
 from compressor.network import build
 

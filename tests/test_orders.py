@@ -49,9 +49,7 @@ def assert_did(model: Model, order: str, start: Arch) -> None:
 
 
 @pytest.mark.parametrize("kind", BlockKind)
-def test_all_24_orders_train_reload_and_end_in_one_architecture_after_65_steps(
-    kind, digits, tmp_path, unpickled
-):
+def test_all_24_orders_train_reload_and_end_in_one_architecture_after_65_steps(kind, digits, tmp_path, unpickled):
     start, store, keys, ends = samples.arch(kind), Store(tmp_path / "store"), [], set()
     for order in ALL:
         last, record, metrics, ran = samples.finish(samples.settings(tmp_path, order, start), digits)
@@ -93,9 +91,7 @@ def test_what_was_measured_is_what_the_reloaded_model_does(digits, tmp_path):
 
 
 def test_the_same_order_in_another_store_gives_the_same_bits(digits, tmp_path):
-    both = [
-        samples.finish(samples.settings(tmp_path / name, "DQ", samples.STANDARD), digits)[1] for name in ("a", "b")
-    ]
+    both = [samples.finish(samples.settings(tmp_path / name, "DQ", samples.STANDARD), digits)[1] for name in ("a", "b")]
     assert both[0].model == both[1].model
 
 

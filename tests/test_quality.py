@@ -77,7 +77,12 @@ class TestClassification:
         found = quality(out, targets, task, medmnist=False).scores
         assert found["top5"].value == pytest.approx(top_k_accuracy_score(targets, out, k=5))
         assert found["top5"].value > found["accuracy"].value
-        assert "top5" not in quality(*answers(Task(TaskKind.MULTICLASS, 10)), Task(TaskKind.MULTICLASS, 10), medmnist=False).scores
+        assert (
+            "top5"
+            not in quality(
+                *answers(Task(TaskKind.MULTICLASS, 10)), Task(TaskKind.MULTICLASS, 10), medmnist=False
+            ).scores
+        )
 
     @pytest.mark.parametrize("kind", MEDMNIST)
     def test_auc_and_accuracy_are_those_of_medmnists_evaluator(self, kind, monkeypatch):
@@ -112,9 +117,7 @@ class TestRegression:
         assert found["rmse"].value == pytest.approx(
             root_mean_squared_error(targets.numpy().ravel(), given.ravel()), rel=1e-5
         )
-        assert found["r2"].value == pytest.approx(
-            r2_score(targets, given, multioutput="variance_weighted"), rel=1e-5
-        )
+        assert found["r2"].value == pytest.approx(r2_score(targets, given, multioutput="variance_weighted"), rel=1e-5)
         for value in found.values():
             assert value.low < value.value < value.high
 

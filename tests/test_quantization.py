@@ -264,7 +264,9 @@ class TestNetworks:
         norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
         model.net(torch.from_numpy(context.data.train.images[:]))
         torch.testing.assert_close(norm.running_mean, seen[0].mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(norm.running_var, seen[0].transpose(0, 1).flatten(1).var(dim=1), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            norm.running_var, seen[0].transpose(0, 1).flatten(1).var(dim=1), rtol=1e-4, atol=1e-5
+        )
         assert {m.momentum for m in model.net.modules() if isinstance(m, Norm)} == {0.1}
         assert not model.net.training
 

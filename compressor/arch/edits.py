@@ -1,0 +1,85 @@
+"""Pure edits: a phase that changes the network returns a new Arch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from compressor.arch.types import (
+    Arch,
+    Block,
+    widths,
+)
+from compressor.errors import ModelError
+
+
+def with_widths(arch: Arch, sizes: Mapping[str, int]) -> Arch:
+    """Give the arch whose named axes have the given sizes; unnamed ones stay."""
+    sizes = widths(arch) | dict(sizes)
+    stages = tuple(
+        replace(stage, width=sizes.get(f"s{s}", 0), blocks=_with_widths(stage.blocks, s, sizes))
+        for s, stage in enumerate(arch.stages)
+    )
+    stem = arch.stem and (arch.stem if arch.stem.width is None else replace(arch.stem, width=sizes["stem"]))
+    head = replace(arch.head, hidden=tuple(sizes[f"fc{i}"] for i in range(len(arch.head.hidden))))
+    return replace(arch, stem=stem, stages=stages, tail=sizes.get("tail", 0), head=head)
+
+
+def _with_widths(blocks: tuple[Block, ...], s: int, sizes: Mapping[str, int]) -> tuple[Block, ...]:
+    return tuple(
+        replace(block, widths=tuple(sizes[f"s{s}b{b}.{i}"] for i in range(len(block.widths))))
+        for b, block in enumerate(blocks)
+    )
+
+
+def keep(arch: Arch, kept: Mapping[str, Sequence[int]]) -> Arch:
+    """Keep the given channels of each named axis, and their bits. This is the only edit that pruning makes."""
+    sizes = widths(arch)
+    for axis, index in kept.items():
+        if axis not in sizes:
+            raise ModelError(f"no axis {axis!r} to prune; the network has {', '.join(sizes)}")
+        if not index or min(index) < 0 or max(index) >= sizes[axis] or len(set(index)) < len(index):
+            raise ModelError(f"axis {axis!r}: keep needs distinct channels of 0..{sizes[axis] - 1}, at least one")
+    smaller = with_widths(arch, {axis: len(index) for axis, index in kept.items()})
+    if (rule := arch.quantization) is None:
+        return smaller
+    chosen = tuple(
+        replace(w, bits=tuple(w.bits[i] for i in kept[w.axis])) if w.axis in kept and len(w.bits) > 1 else w
+        for w in rule.weights
+    )
+    return replace(smaller, quantization=replace(rule, weights=chosen))
+
+
+def shrink(arch: Arch, depth: float, width: float) -> Arch:
+    """Give a smaller student that keeps the bits and the exits: the first blocks of each stage, thinner by `width`."""
+    kept = [max(1, round(depth * len(stage.blocks))) for stage in arch.stages]
+    stages = tuple(replace(stage, blocks=stage.blocks[:n]) for stage, n in zip(arch.stages, kept, strict=True))
+    thinner = {name: max(1, round(width * size)) for name, size in widths(replace(arch, stages=stages)).items()}
+    return without_stale_bits(with_widths(replace(arch, stages=stages), thinner))
+
+
+def without_stale_bits(arch: Arch) -> Arch:
+    """Drop explicit bits of blocks that are gone, and per-channel bits whose axis has another size now."""
+    if (rule := arch.quantization) is None:
+        return arch
+    sizes, blocks = widths(arch), {f"s{s}b{b}" for s, stage in enumerate(arch.stages) for b in range(len(stage.blocks))}
+
+    def alive(name: str) -> bool:
+        first, _, rest = name.partition(".")
+        return first != "blocks" or rest.partition(".")[0] in blocks
+
+    weights = tuple(w for w in rule.weights if alive(w.layer) and len(w.bits) in (1, sizes.get(w.axis, 1)))
+    acts = tuple(a for a in rule.acts if alive(a.tensor))
+    return replace(arch, quantization=replace(rule, weights=weights, acts=acts))
+
+
+def fitted(student: Arch, original: Arch, model: Arch) -> Arch:
+    """Give `student` what compression did to `model`: the kept fraction of each axis, the bits and the exits.
+
+    The fraction of an axis is its size in `model` over that in `original`, the network before compression; an axis
+    that those two lack keeps the mean fraction.
+    """
+    full, now = widths(original), widths(model)
+    fractions = {axis: min(1.0, now[axis] / full[axis]) for axis in now if axis in full}
+    mean = sum(fractions.values()) / len(fractions) if fractions else 1.0
+    sizes = {axis: max(1, round(size * fractions.get(axis, mean))) for axis, size in widths(student).items()}
+    done = replace(with_widths(student, sizes), quantization=model.quantization, exits=model.exits)
+    return without_stale_bits(done)
