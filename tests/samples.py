@@ -54,6 +54,7 @@ from compressor.planning import plan
 from compressor.progress import silent
 from compressor.records import Metrics, Record
 from compressor.store import Store
+from compressor.training import Context
 
 RUNTIME = RuntimeConfig(device="cpu", threads=1, workers=1, data_cache=None, progress=False, save_seconds=60.0)
 DATASET = DatasetConfig(
@@ -233,6 +234,13 @@ def finish(config: RunConfig, data: Data) -> tuple[Step, Record, Metrics, list[s
     bench = Bench(Store(Path(config.store)), data, RUNTIME, planned.files, silent)
     record = run(planned.last, bench, hear)
     return planned.last, record, seen[planned.last.key], ran
+
+
+def afresh(context: Context, name: str) -> Context:
+    """Give the same context with another empty scratch folder."""
+    folder = context.scratch.parent / name
+    folder.mkdir()
+    return replace(context, scratch=folder)
 
 
 STANDARD = arch()

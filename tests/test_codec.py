@@ -121,19 +121,19 @@ class TestStrictness:
         assert "\n" not in str(caught.value)
 
     def test_a_path_can_start_anywhere(self):
-        with pytest.raises(CodecError, match="run.inner.colour: 3 is not one of"):
+        with pytest.raises(CodecError, match=r"run\.inner\.colour: 3 is not one of"):
             decode(Outer, GOOD | {"inner": GOOD["inner"] | {"colour": 3}}, "run")
 
     @pytest.mark.parametrize("cls", [Outer, Arch, RunConfig, Record, Metrics])
     @given(data=JSON)
     @example(data=GOOD)
     def test_any_json_is_read_or_refused_in_one_line(self, cls, data):
+        message = ""
         try:
-            read = decode(cls, data)
+            assert isinstance(decode(cls, data), cls)
         except CompressorError as error:
-            assert "\n" not in str(error)
-        else:
-            assert isinstance(read, cls)
+            message = str(error)
+        assert "\n" not in message
 
 
 class TestFiles:
@@ -156,11 +156,10 @@ class TestFiles:
     def test_any_bytes_are_read_or_refused(self, content):
         path = _Bytes(content)
         try:
-            read = read_json(path)  # pyright: ignore[reportArgumentType]
+            read = json.dumps(read_json(path))  # pyright: ignore[reportArgumentType]
         except CodecError as error:
-            assert str(error).startswith("file: ")
-        else:
-            assert json.loads(content) == read or read != read
+            read = str(error)
+        assert read.startswith("file: ") or read == json.dumps(json.loads(content))
 
     def test_a_files_digest_is_the_start_of_its_sha256(self, tmp_path):
         path = tmp_path / "weights"

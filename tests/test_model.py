@@ -107,12 +107,9 @@ class TestForeignFiles:
             changed[place] ^= 1 << place % 8
             path.write_bytes(changed)
             try:
-                again = load(tmp_path)
-            except ModelError as error:
+                assert same(model, load(tmp_path)), place
+            except ModelError:
                 refused += 1
-                assert "\n" not in str(error)
-            else:
-                assert same(model, again), place
         assert refused > 0.9 * len(places)
 
     @pytest.mark.parametrize("kind", ["torch.save", "pickle"])
@@ -216,12 +213,13 @@ def test_any_change_of_an_arch_file_is_refused_in_one_line_or_gives_a_network_th
     folder = tmp_path / "changed"
     shutil.copytree(origin, folder, dirs_exist_ok=True)
     (folder / "arch.json").write_text(json.dumps(content))
+    message = ""
     try:
         model = load(folder)
-    except CompressorError as error:
-        assert "\n" not in str(error)
-    else:
         assert all(out.shape == (5, model.arch.task.outputs) for out in outputs(model))
+    except CompressorError as error:
+        message = str(error)
+    assert "\n" not in message
 
 
 class TestRebuild:

@@ -10,23 +10,16 @@ import pytest
 import samples
 import torch
 
-from compressor.arch import Arch, Bits, BlockKind, Criterion, Exits, Quantization, widths
-from compressor.config import BaselineConfig, ExitConfig, Importance, Init, PruneConfig, PruneTarget, RecoveryConfig, Scope, Train
-from compressor.cost import paths
+from compressor.arch import Arch, Bits, BlockKind, Criterion, Exits, Quantization
+from compressor.config import BaselineConfig, ExitConfig, RecoveryConfig, Train
 from compressor.errors import ConfigError, Interrupted
 from compressor.folders import digest_of
 from compressor.model import Model, fresh, load, same, save
 from compressor.network import Network
 from compressor.phase import BY_LETTER, PHASES, Phase, parse_order
-from compressor.phases import prune as pruning
-from compressor.phases.distill import distill
 from compressor.phases.exits import add_exits
-from compressor.phases.importance import importance, strongest
-from compressor.phases.prune import prune
 from compressor.phases.quantize import is_scale, quantize
-from compressor.training import Context, copied
-from compressor.config import ArchitectureConfig
-from compressor.families import architecture
+from compressor.training import Context, copied, fit
 
 CONFIGS = {
     "baseline": BaselineConfig(samples.STANDARD, None, {}, samples.FIT),
@@ -47,12 +40,6 @@ def done(phase: Phase, context: Context, arch: Arch = samples.STANDARD, **change
     return phase.run(replace(CONFIGS[phase.name], **changes), context, **inputs(phase, arch))
 
 
-def afresh(context: Context, name: str) -> Context:
-    folder = context.scratch.parent / name
-    folder.mkdir()
-    return replace(context, scratch=folder)
-
-
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.name)
 class TestContract:
     def test_its_model_reloads_bit_for_bit_and_unpickles_nothing(self, phase, context, tmp_path, unpickled):
@@ -71,11 +58,11 @@ class TestContract:
     def test_it_gives_the_same_bits_each_time(self, phase, context):
         first = done(phase, context)
         torch.rand(7)
-        assert same(first, done(phase, afresh(context, "again")))
+        assert same(first, done(phase, samples.afresh(context, "again")))
 
     def test_an_interrupted_run_ends_in_the_same_weights(self, phase, context, signals):
         whole = done(phase, context)
-        cut = afresh(context, "cut")
+        cut = samples.afresh(context, "cut")
         slow = replace(CONFIGS[phase.name].fit, epochs=1)
         told: list[str] = []
 
@@ -125,7 +112,7 @@ class TestContract:
 
     def test_its_seed_counts(self, phase, context):
         other = replace(CONFIGS[phase.name].fit, seed=5)
-        assert not same(done(phase, context), done(phase, afresh(context, "other"), fit=other))
+        assert not same(done(phase, context), done(phase, samples.afresh(context, "other"), fit=other))
 
 
 @pytest.mark.parametrize("kind", BlockKind)
@@ -150,197 +137,20 @@ class TestTable:
         assert "B" not in BY_LETTER
 
     def test_an_order_is_its_letters_phases_in_either_case(self):
-        assert [phase.name for phase in parse_order("DPqePp")] == ["distill", "prune", "quantize", "exit", "prune", "prune"]
+        assert [phase.name for phase in parse_order("DPqePp")] == [
+            "distill",
+            "prune",
+            "quantize",
+            "exit",
+            "prune",
+            "prune",
+        ]
         assert parse_order("") == ()
 
     @pytest.mark.parametrize("order", ["DX", "B", "D P", "1", "é"])
     def test_an_unknown_letter_is_named_with_those_there_are(self, order):
         with pytest.raises(ConfigError, match="its letters are D, P, Q, E"):
             parse_order(order)
-
-
-class TestPrune:
-    def pruned(self, context: Context, kind: BlockKind = BlockKind.BASIC, **changes) -> tuple[Model, Model]:
-        model = samples.model(samples.compressed(kind))
-        config: PruneConfig = replace(samples.PRUNE, fit=SHORT, **changes)
-        return model, prune(config, context, model)
-
-    @pytest.mark.parametrize("scope", Scope)
-    @pytest.mark.parametrize("criterion", Importance)
-    def test_every_criterion_prunes_in_every_scope(self, criterion, scope, context):
-        before, after = self.pruned(context, criterion=criterion, scope=scope, ratio=0.5)
-        was, now = widths(before.arch), widths(after.arch)
-        assert all(1 <= now[axis] <= was[axis] for axis in was)
-        assert sum(now.values()) == pytest.approx(0.5 * sum(was.values()), rel=0.2)
-        assert after.net(samples.images())[-1].isfinite().all()
-
-    @pytest.mark.parametrize("kind", BlockKind)
-    @pytest.mark.parametrize("scope", Scope)
-    def test_no_layer_is_ever_empty(self, kind, scope, context):
-        before, after = self.pruned(context, kind, ratio=0.999, scope=scope)
-        assert set(widths(after.arch).values()) == {1}
-        assert widths(before.arch).keys() == widths(after.arch).keys()
-
-    @pytest.mark.parametrize("kind", BlockKind)
-    @pytest.mark.parametrize("scope", Scope)
-    @pytest.mark.parametrize("goal", [0.3, 0.5, 0.8])
-    @pytest.mark.parametrize("what", ["macs", "params"])
-    def test_a_target_is_met_to_2_percent_of_it(self, kind, scope, goal, what, context):
-        arch = replace(samples.arch(kind), stages=tuple(wide(stage) for stage in samples.arch(kind).stages))
-        model = samples.model(arch)
-        target = replace(PruneTarget(None, None), **{what: goal})
-        after = prune(replace(samples.PRUNE, target=target, scope=scope, fit=SHORT), context, model)
-        if what == "macs":
-            share = paths(after)[-1].macs / paths(model)[-1].macs
-        else:
-            share = pruning.cost.params(after) / pruning.cost.params(model)
-        assert share == pytest.approx(goal, rel=0.02)
-
-    def test_a_target_that_whole_channels_cannot_meet_is_an_error_that_names_the_nearest(self, context):
-        with pytest.raises(ConfigError, match=r"prune\.target=0\.01: the nearest that whole channels allow is 0\.\d+"):
-            self.pruned(context, target=PruneTarget(0.01, None), round_to=4)
-
-    @pytest.mark.parametrize("round_to", [2, 4])
-    def test_kept_channels_are_multiples_where_there_are_enough(self, round_to, context):
-        before, after = self.pruned(context, ratio=0.45, round_to=round_to)
-        for axis, size in widths(after.arch).items():
-            assert size % round_to == 0 or size == widths(before.arch)[axis] < round_to
-
-    def test_a_ratio_of_0_keeps_every_weight(self, context):
-        before, after = self.pruned(context, ratio=0.0, recalibrate=0)
-        assert same(before, after)
-
-    def test_the_weakest_channels_go(self, context):
-        model = samples.model(samples.arch())
-        weak = {"s0b0.0": [1, 4], "s1": [0, 5, 6]}
-        state = model.net.state_dict()
-        for axis, channels in weak.items():
-            for name, names in samples_axes(model).items():
-                for dim, found in enumerate(names):
-                    if found == axis and name.endswith("weight"):
-                        state[name].index_fill_(dim, torch.tensor(channels), 1e-4)
-        for criterion in (Importance.L1, Importance.L2, Importance.BN_SCALE, Importance.FPGM):
-            scores = importance(model, context.data, criterion, 0)
-            for axis, channels in weak.items():
-                kept = strongest(scores[axis], widths(model.arch)[axis] - len(channels))
-                assert set(kept).isdisjoint(channels), (criterion, axis)
-
-    def test_taylor_keeps_what_the_loss_hangs_on(self, context):
-        model = samples.model(samples.arch(BlockKind.PLAIN))
-        deaf = [2, 5]
-        model.net.head.fc0.weight.data[:, :] = model.net.head.fc0.weight.data  # pyright: ignore
-        model.net.head.score.weight.data[:, deaf] = 0  # pyright: ignore
-        model.net.head.fc0.weight.data[deaf] = 0  # pyright: ignore
-        scores = importance(model, context.data, Importance.TAYLOR, 0)["fc0"]
-        assert set(strongest(scores, 5)).isdisjoint(deaf)
-        assert all(p.grad is None for p in model.net.parameters())
-
-    def test_random_importance_depends_on_the_seed(self, context):
-        model = samples.model(samples.arch())
-        one, same_, other = (importance(model, context.data, Importance.RANDOM, seed)["s0"] for seed in (0, 0, 1))
-        assert torch.equal(one, same_)
-        assert not torch.equal(one, other)
-
-    def test_equal_scores_keep_the_first(self):
-        assert strongest(torch.tensor([1.0, 2, 1, 1]), 3) == [0, 1, 2]
-
-    def test_norms_are_taken_anew_on_training_images(self, context):
-        _, stale = self.pruned(context, recalibrate=0)
-        _, renewed = self.pruned(context, recalibrate=100)
-        name = "stem.norm.running_mean"
-        assert not torch.equal(stale.net.state_dict()[name], renewed.net.state_dict()[name])
-        assert torch.equal(stale.net.state_dict()["stem.conv.weight"], renewed.net.state_dict()["stem.conv.weight"])
-
-
-def wide(stage):
-    """Give a stage with enough channels for a fine target."""
-    blocks = tuple(replace(block, widths=tuple(5 * n for n in block.widths)) for block in stage.blocks)
-    return replace(stage, blocks=blocks, width=5 * stage.width)
-
-
-def samples_axes(model: Model) -> dict[str, tuple[str, ...]]:
-    from compressor.layers import axes_of
-
-    return axes_of(model.net)
-
-
-class TestDistill:
-    def taught(self, context: Context, model: Model, teacher: Model | None = None, **changes) -> Model:
-        config = replace(samples.DISTILL, fit=SHORT, **changes)
-        return distill(config, context, model, teacher or samples.model(samples.STANDARD, 1))
-
-    def test_an_inheriting_student_of_the_whole_size_is_the_model(self, context):
-        model = samples.model(samples.compressed())
-        assert same(self.taught(context, model, depth=1.0), samples.model(samples.compressed()))
-
-    def test_an_inheriting_student_has_the_first_blocks_weights(self, context):
-        model = samples.model(samples.STANDARD)
-        student = self.taught(context, model, depth=0.5).net.state_dict()
-        state = model.net.state_dict()
-        assert student.keys() == {name for name in state if "b1." not in name}
-        assert all(torch.equal(student[name], state[name]) for name in student)
-
-    def test_a_thinner_student_inherits_the_strongest_channels(self, context):
-        model = samples.model(samples.STANDARD)
-        student = self.taught(context, model, depth=1.0, width=0.5)
-        assert widths(student.arch) == {axis: size // 2 for axis, size in widths(model.arch).items()}
-        kept = strongest(importance(model, context.data, Importance.L2, 0)["s0b0.0"], 3)
-        norm = "blocks.s0b0.norm1.bias"
-        assert torch.equal(student.net.state_dict()[norm], model.net.state_dict()[norm][kept])
-
-    def test_a_fresh_student_depends_on_the_seed_alone(self, context):
-        one, other = (self.taught(context, samples.model(samples.STANDARD, s), init=Init.FRESH) for s in (0, 1))
-        assert same(one, other)
-        assert torch.equal(one.net.stem.conv.weight, fresh(one.arch, 0).net.stem.conv.weight)  # pyright: ignore
-
-    def test_a_student_keeps_bits_exits_and_pruned_widths(self, context):
-        small = prune(replace(samples.PRUNE, fit=SHORT), context, samples.model(samples.compressed()))
-        student = self.taught(context, small, depth=0.5).arch
-        assert (student.quantization, student.exits) == (small.arch.quantization, small.arch.exits)
-        assert all(widths(small.arch)[axis] == size for axis, size in widths(student).items())
-
-    def test_a_named_student_keeps_each_axis_kept_fraction_bits_and_exits(self, context):
-        config = ArchitectureConfig(name="resnet20", width=0.5, stem="auto", mean=None, std=None, network=None)
-        whole = architecture(config, 1, 8, (0.3,), (0.4,), samples.TASK)
-        rule = Quantization(Bits(4, 4), 8)
-        teacher, model = fresh(whole, 0), fresh(replace(whole, quantization=rule), 0)
-        small = prune(replace(samples.PRUNE, ratio=0.5, fit=SHORT), context, model)
-        student = self.taught(context, small, teacher, student="resnet32", init=Init.FRESH)
-        assert student.arch.name == "resnet32"
-        assert student.arch.quantization == rule
-        assert {student.arch.stages[0].width, student.arch.stages[2].width} == {8, 32}
-        assert sum(len(stage.blocks) for stage in student.arch.stages) == 15
-        assert all((p > 0).all() for name, p in student.net.named_parameters() if is_scale(name))
-
-    @pytest.mark.parametrize("hint", [0.0, 1.0])
-    def test_hints_are_one_more_loss_between_streams(self, hint, context):
-        fit = replace(samples.FIT, epochs=2)
-        student = self.taught(context, samples.model(samples.STANDARD), hint=hint, fit=fit)
-        assert student.net(samples.images())[-1].isfinite().all()
-        others = self.taught(afresh(context, "other"), samples.model(samples.STANDARD), hint=1 - hint, fit=fit)
-        assert not same(student, others)
-
-    def test_the_teacher_stays_as_it_is_and_is_heard_in_evaluation_mode(self, context):
-        teacher = samples.model(samples.arch(BlockKind.PLAIN), 1)
-        before = copied(teacher.net.state_dict())
-        self.taught(context, samples.model(samples.STANDARD), teacher, fit=samples.FIT)
-        assert all(torch.equal(before[name], tensor) for name, tensor in teacher.net.state_dict().items())
-        assert not teacher.net.training
-
-    def test_a_student_learns_its_teachers_answers(self, context):
-        teacher = fresh_fit(context, "teacher", 15)
-        config = replace(samples.FIT, epochs=15, lr=0.1)
-        student = self.taught(context, fresh(samples.STANDARD, 9), teacher, depth=0.5, weight=1.0, fit=config)
-        x = torch.from_numpy(context.data.val.images[:])
-        with torch.no_grad():
-            agree = (student.net(x)[-1].argmax(dim=1) == teacher.net(x)[-1].argmax(dim=1)).float().mean()
-        assert agree > 0.5
-
-
-def fresh_fit(context: Context, name: str, epochs: int) -> Model:
-    from compressor.training import fit
-
-    return fit(fresh(samples.STANDARD, 0), replace(samples.FIT, epochs=epochs, lr=0.1), afresh(context, name))
 
 
 class TestExits:
@@ -379,7 +189,9 @@ class TestQuantize:
     @pytest.mark.parametrize("bits", [Bits(1, 2), Bits(2, 4), Bits(2, 2), Bits(8, 8)])
     def test_learned_step_sizes_stay_above_zero_at_any_rate(self, bits, context):
         config = replace(samples.QUANTIZE, bits=bits, fit=replace(samples.FIT, epochs=6, lr=0.2))
-        model = quantize(config, context, fresh_fit(context, "start", 3))
+        model = quantize(
+            config, context, fit(fresh(samples.STANDARD, 0), samples.FIT, samples.afresh(context, "start"))
+        )
         scales = {name: p for name, p in model.net.named_parameters() if is_scale(name)}
         assert scales
         assert all((p > 0).all() for p in scales.values())
@@ -393,7 +205,10 @@ def test_a_teacher_may_help_any_phase_recover(letter, context):
     config = replace(CONFIGS[phase.name], recovery=recovery)
     alone = done(phase, context)
     helped = phase.run(
-        config, afresh(context, "helped"), model=samples.model(samples.STANDARD), teacher=samples.model(samples.STANDARD, 1)
+        config,
+        samples.afresh(context, "helped"),
+        model=samples.model(samples.STANDARD),
+        teacher=samples.model(samples.STANDARD, 1),
     )
     assert helped.arch == alone.arch
     assert not same(helped, alone)

@@ -1,4 +1,4 @@
-"""Training is a function of its settings: it goes on to the bit from wherever it was stopped, and says when it cannot."""
+"""Training depends on its settings alone: it goes on to the bit from wherever it was stopped, or says why not."""
 
 import math
 import os
@@ -67,12 +67,12 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for a kill that leaves no time to save."""
 
 
 def die() -> None:
-    raise Killed
+    raise KilledError
 
 
 def start(kind: str) -> Model:
@@ -133,7 +133,7 @@ class TestResuming:
     @pytest.mark.parametrize("step", [2, 4, 7, 9])
     def test_a_killed_training_goes_on_from_its_last_save(self, step, whole, context):
         often = replace(context, runtime=replace(context.runtime, save_seconds=1e-9))
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             trained("averaged", replace(often, progress=stopping_at(step, die)))
         assert same(trained("averaged", context), whole("averaged")[0])
         assert timeless(context.scratch) == whole("averaged")[1]
