@@ -16,7 +16,7 @@ from compressor.arch import Arch, Bits, Exits, Quantization, widths
 from compressor.config import ArchitectureConfig
 from compressor.families import architecture
 from compressor.layers import Act, Conv, Linear, Weighted, axes_of
-from compressor.model import Model, select
+from compressor.model import select
 
 SIZES = {"resnet18": (16, 0.125), "vgg11": (32, 0.125), "mobilenet_v2": (16, 0.25)}
 """The side of the images and the factor of the channels that each network is tried with."""
@@ -25,8 +25,8 @@ SIZES = {"resnet18": (16, 0.125), "vgg11": (32, 0.125), "mobilenet_v2": (16, 0.2
 class FlatLinear(nn.Linear):
     """A linear layer on maps of a few pixels."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(1))
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+        return super().forward(input.flatten(1))
 
 
 class Rounded(nn.Module):
