@@ -56,7 +56,7 @@ class RoundActivation(torch.autograd.Function):
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype == torch.float32 and a.stride() == b.stride() and a.is_contiguous(memory_format=_format(a)):
         return torch.dot(a.as_strided((a.numel(),), (1,)), b.as_strided((b.numel(),), (1,)))
-    return (a * b).sum(dtype=torch.float32)
+    return (a.float() * b.float()).sum()  # products of bf16 would drown the difference that LSQ takes
 
 
 def _format(x: Tensor) -> torch.memory_format:

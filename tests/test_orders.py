@@ -29,10 +29,11 @@ def assert_reloads(folder: Path, digest: str, again: Path) -> Model:
     model = load(folder)
     again.mkdir()
     assert save(model, again) == digest_of(folder) == digest
-    assert same(load(again), model)
+    reloaded = load(again)
+    assert same(reloaded, model)
     x = samples.images(5, model.arch)
     with torch.no_grad():
-        for ours, theirs in zip(model.net.eval()(x), load(again).net.eval()(x), strict=True):
+        for ours, theirs in zip(model.net.eval()(x), reloaded.net.eval()(x), strict=True):
             assert torch.equal(ours, theirs)
     return model
 

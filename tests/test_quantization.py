@@ -1,26 +1,19 @@
 """Rounding is what it says, channel by channel; its gradients are LSQ's; ranges are chosen well."""
 
-from dataclasses import replace
-
 import pytest
 import samples
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from compressor.arch import ActBits, Bits, BlockKind, Quantization, WeightBits
-from compressor.calibration import calibrate, recalibrate_norms
-from compressor.config import FitConfig
-from compressor.layers import Act, Conv, Linear, Norm, Weighted
+from compressor.calibration import calibrate
+from compressor.layers import Conv, Linear, Weighted
 from compressor.model import Model, fresh
-from compressor.phases.quantize import is_scale, quantize, quantized
+from compressor.phases.quantize import is_scale, quantized
 from compressor.quantization import (
     RoundActivation,
     RoundWeight,
     act_range,
-    best_act_scale,
-    best_weight_scale,
     effective_scale,
     integers,
     weight_levels,
@@ -155,39 +148,6 @@ class TestActivations:
         torch.testing.assert_close(grads[0], grads[1])
 
 
-class TestRanges:
-    @pytest.mark.parametrize("bits", range(2, 9))
-    def test_the_chosen_weight_scale_is_never_worse_than_the_whole_range_and_better_at_few_bits(self, bits):
-        weight, (levels, binary) = normal(16, 200), parts((bits,), 16)
-
-        def error(scale: Tensor) -> Tensor:
-            return (RoundWeight.apply(weight, scale, levels, binary) - weight).square().sum(dim=1)
-
-        chosen, whole = error(best_weight_scale(weight, levels)), error(weight.abs().amax(dim=1) / levels)
-        assert (chosen <= whole * (1 + 1e-5)).all()
-        assert bits > 4 or (chosen < 0.95 * whole).all()
-
-    @pytest.mark.parametrize("bits", range(2, 9))
-    @pytest.mark.parametrize("signed", [False, True])
-    def test_the_chosen_activation_scale_is_never_worse_than_the_whole_range(self, bits, signed):
-        x = normal(5000) if signed else normal(5000).relu()
-        low, high = act_range(bits, signed)
-
-        def error(scale: float) -> float:
-            return (RoundActivation.apply(x, torch.tensor(scale), low, high, 1.0) - x).square().sum().item()
-
-        chosen, whole = error(best_act_scale(x, low, high)), error(x.abs().max().item() / (-low or high))
-        assert chosen <= whole * (1 + 1e-5)
-        assert bits > 4 or chosen < 0.9 * whole
-
-    @given(st.integers(2, 8), st.floats(1e-3, 1e3))
-    def test_a_scale_follows_its_weights_unit(self, bits, factor):
-        weight, (levels, _) = normal(4, 30), parts((bits,), 4)
-        torch.testing.assert_close(
-            best_weight_scale(weight * factor, levels), best_weight_scale(weight, levels) * factor, rtol=1e-3, atol=0
-        )
-
-
 def layers(model: Model) -> dict[str, Weighted]:
     return {name: m for name, m in model.net.named_modules() if isinstance(m, Weighted)}
 
@@ -240,80 +200,3 @@ class TestNetworks:
             unit = samples.SPAN / act_range(bits, signed=name == "stem.conv")[1]
             assert 1 < len(x.unique()) <= 2**bits, name
             torch.testing.assert_close(x / unit, (x / unit).round(), atol=1e-4, rtol=0)
-
-    def test_calibration_sets_what_has_no_scale_and_leaves_the_rest(self, context):
-        model = fresh(samples.compressed(), 0)
-        model.net.stem.conv.scale.data.fill_(0.5)  # pyright: ignore
-        calibrate(model, context, images=64, seed=0)
-        first = {name: p.clone() for name, p in model.net.named_parameters()}
-        assert torch.equal(first["stem.conv.scale"], torch.full((6,), 0.5))
-        assert all((p > 0).all() for name, p in first.items() if is_scale(name))
-        calibrate(model, context, images=8, seed=5)
-        assert all(torch.equal(first[name], p) for name, p in model.net.named_parameters())
-
-    def test_forward_changes_no_scale(self):
-        model = fresh(samples.compressed(), 0)
-        before = {name: p.clone() for name, p in model.net.named_parameters()}
-        model.net.train()(samples.images(8))
-        assert all(torch.equal(before[name], p) for name, p in model.net.named_parameters())
-
-    def test_norms_take_the_plain_mean_over_batches_of_training_images(self, context):
-        model = samples.model(samples.arch())
-        recalibrate_norms(model, context, images=120, seed=0)
-        norm, seen = model.net.stem.norm, []  # pyright: ignore[reportOptionalMemberAccess]
-        norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
-        model.net(torch.from_numpy(context.data.train.images[:]))
-        torch.testing.assert_close(norm.running_mean, seen[0].mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(
-            norm.running_var, seen[0].transpose(0, 1).flatten(1).var(dim=1), rtol=1e-4, atol=1e-5
-        )
-        assert {m.momentum for m in model.net.modules() if isinstance(m, Norm)} == {0.1}
-        assert not model.net.training
-
-
-class TestPostTraining:
-    def without_epochs(self) -> FitConfig:
-        return replace(samples.FIT, epochs=0)
-
-    def test_it_leaves_the_weights_and_at_8_bits_nearly_the_answers(self, context):
-        model = samples.model(samples.arch(BlockKind.BOTTLENECK))
-        recalibrate_norms(model, context, images=120, seed=0)
-        before = {name: t.clone() for name, t in model.net.state_dict().items()}
-        x = torch.from_numpy(context.data.test.images[:])
-        want = model.net(x)[-1]
-        config = replace(samples.QUANTIZE, bits=Bits(8, 8), calibrate=120, fit=self.without_epochs())
-        out = quantize(config, context, model)
-        after = out.net.state_dict()
-        assert all(torch.equal(before[name], after[name]) for name in before)
-        assert after.keys() - before.keys() == {name for name in after if is_scale(name)}
-        got = out.net(x)[-1]
-        assert (got.argmax(dim=1) == want.argmax(dim=1)).float().mean() > 0.97
-        assert (got - want).square().mean() < 1e-2 * want.var()
-
-    def test_more_bits_answer_nearer_to_the_float_network(self, context):
-        x, errors = torch.from_numpy(context.data.test.images[:]), []
-        for bits in (2, 4, 8):
-            model = samples.model(samples.arch())
-            want = model.net(x)[-1]
-            config = replace(samples.QUANTIZE, bits=Bits(bits, bits), fit=self.without_epochs())
-            errors.append((quantize(config, context, model).net(x)[-1] - want).square().mean().item())
-        assert errors[0] > 4 * errors[1] > 16 * errors[2]
-
-    def test_a_model_that_has_these_bits_keeps_its_learned_scales(self, context):
-        config = replace(samples.QUANTIZE, fit=self.without_epochs())
-        model = quantize(config, context, samples.model(samples.arch()))
-        with torch.no_grad():
-            for name, p in model.net.named_parameters():
-                if is_scale(name):
-                    p.mul_(1.1)
-        before = {name: p.clone() for name, p in model.net.named_parameters()}
-        again = quantize(config, context, model)
-        assert all(torch.equal(before[name], p) for name, p in again.net.named_parameters())
-        other = quantize(replace(config, bits=Bits(3, 4)), context, model)
-        assert not torch.equal(other.net.stem.conv.scale, before["stem.conv.scale"])  # pyright: ignore
-
-    def test_activations_that_can_be_negative_are_signed(self):
-        model = fresh(samples.compressed(BlockKind.INVERTED), 0)
-        signed = {name for name, m in model.net.named_modules() if isinstance(m, Act) and m.signed}
-        blocks = {f"blocks.s{s}b{b}.act" for s in (0, 1) for b in (0, 1)}
-        assert signed == {"image"} | blocks

@@ -1,13 +1,8 @@
-"""Training depends on its settings alone: it goes on to the bit from wherever it was stopped, or says why not."""
+"""Training learns, says what it did, changes what it may, and stops where numbers end."""
 
 import math
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,195 +10,21 @@ import samples
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from compressor import checkpointing, history
-from compressor.arch import Arch, BlockKind
+from compressor import history
+from compressor.arch import BlockKind
 from compressor.compute import threads
-from compressor.config import FitConfig, Optimizer, Schedule
+from compressor.config import Schedule
 from compressor.data.types import Split
-from compressor.errors import Interrupted, TrainingError
+from compressor.errors import TrainingError
 from compressor.losses import task_loss
-from compressor.model import Model, fresh, same
-from compressor.training import Context, average_in, batches, copied, fit, generator, optimizer_for, rate
+from compressor.model import fresh, same
+from compressor.training import average_in, batches, copied, fit, generator, optimizer_for, rate
 
 FIT = replace(samples.FIT, epochs=3, batch=32)
 """Three epochs of three batches."""
 STEPS = 9
-PLAIN = samples.arch(BlockKind.PLAIN)
-"""It has dropout."""
-KINDS: dict[str, tuple[Arch, FitConfig, str | None]] = {
-    "sgd": (samples.arch(), FIT, None),
-    "adamw": (samples.arch(), replace(FIT, optimizer=Optimizer.ADAMW, lr=0.002), None),
-    "averaged": (samples.arch(), replace(FIT, ema=0.9), None),
-    "dropout": (PLAIN, replace(FIT, schedule=Schedule.ONECYCLE), None),
-    "heads only": (samples.compressed(), replace(FIT, ema=0.5), "exits"),
-    "channels last": (samples.arch(), replace(FIT, channels_last=True, optimizer=Optimizer.ADAMW, lr=0.002), None),
-    "quantized": (samples.compressed(), FIT, None),
-}
-
-
-def stopping_at(step: int, act: Callable[[], None]):
-    """Show no progress, and act once after so many steps of this run."""
-
-    @contextmanager
-    def progress(title: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        assert total == STEPS
-        done = -1  # the first call tells where the training starts
-
-        def advance(units: int, remark: str) -> None:
-            nonlocal done
-            done += 1
-            if done == step:
-                act()
-
-        yield advance
-
-    return progress
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-class KilledError(Exception):
-    """Stands for a kill that leaves no time to save."""
-
-
-def die() -> None:
-    raise KilledError
-
-
-def start(kind: str) -> Model:
-    return samples.model(KINDS[kind][0])
-
-
-def trained(kind: str, context: Context, model: Model | None = None) -> Model:
-    _, config, only = KINDS[kind]
-    return fit(model or start(kind), config, context, only=only)
-
-
-@pytest.fixture(scope="module")
-def whole(digits, tmp_path_factory) -> Callable[[str], tuple[Model, list[dict[str, Any]]]]:
-    """Give the result and history of an uninterrupted training of each kind."""
-    made: dict[str, tuple[Model, list[dict[str, Any]]]] = {}
-
-    def give(kind: str) -> tuple[Model, list[dict[str, Any]]]:
-        if kind not in made:
-            context = Context(digits, tmp_path_factory.mktemp("whole"), samples.RUNTIME)
-            made[kind] = trained(kind, context), timeless(context.scratch)
-        return made[kind]
-
-    return give
-
-
-def timeless(scratch: Path) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in history.read(scratch)]
-
-
-class TestResuming:
-    @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("step", [1, 3, 5, 8])
-    def test_an_interrupted_training_ends_in_the_same_bits(self, kind, step, whole, context, signals):
-        with pytest.raises(Interrupted) as caught:
-            trained(kind, replace(context, progress=stopping_at(step, terminate)))
-        assert caught.value.signal == signal.SIGTERM
-        assert (context.scratch / "fit.safetensors").is_file()
-        signals()
-        model, lines = whole(kind)
-        assert same(trained(kind, context), model)
-        assert timeless(context.scratch) == lines
-        assert [line["epoch"] for line in lines] == [1, 2, 3]
-
-    def test_it_may_be_stopped_after_every_single_batch(self, whole, context, signals):
-        stops = 0
-        for _ in range(STEPS + 1):
-            try:
-                model = trained("sgd", replace(context, progress=stopping_at(1, terminate)))
-                break
-            except Interrupted:
-                stops += 1
-                signals()
-        else:
-            pytest.fail("it never ended")
-        assert stops == STEPS
-        assert same(model, whole("sgd")[0])
-
-    @pytest.mark.parametrize("step", [2, 4, 7, 9])
-    def test_a_killed_training_goes_on_from_its_last_save(self, step, whole, context):
-        often = replace(context, runtime=replace(context.runtime, save_seconds=1e-9))
-        with pytest.raises(KilledError):
-            trained("averaged", replace(often, progress=stopping_at(step, die)))
-        assert same(trained("averaged", context), whole("averaged")[0])
-        assert timeless(context.scratch) == whole("averaged")[1]
-
-    def test_a_finished_training_is_not_done_again(self, whole, context):
-        trained("sgd", context)
-        assert same(trained("sgd", replace(context, progress=stopping_at(1, die))), whole("sgd")[0])
-
-    def test_augmented_batches_are_the_same_after_a_resume(self, context, signals):
-        augment = replace(context.data.augment, crop=2, flip=True, cutout=3)
-        context = replace(context, data=replace(context.data, augment=augment))
-        with pytest.raises(Interrupted):
-            trained("sgd", replace(context, progress=stopping_at(4, terminate)))
-        signals()
-        resumed = trained("sgd", context)
-        (context.scratch / "fit.safetensors").unlink()
-        assert same(resumed, trained("sgd", context))
-
-    def test_the_callers_random_state_and_threads_stay(self, context):
-        before, count = torch.get_rng_state(), torch.get_num_threads()
-        trained("dropout", context)
-        assert torch.equal(torch.get_rng_state(), before)
-        assert torch.get_num_threads() == count
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-5000] ^= 16
-    path.write_bytes(content)
-
-
-def resave(path: Path, tensors: dict[str, Tensor], place: str | None) -> None:
-    save_file(tensors, path, metadata=None if place is None else {"place": place})
-
-
-DAMAGE: dict[str, Callable[[Path], object]] = {
-    "cut": cut,
-    "bit-flipped": flip,
-    "empty": lambda path: path.write_bytes(b""),
-    "no metadata": lambda path: resave(path, load_file(path), None),
-    "a foreign place": lambda path: resave(path, load_file(path), "[1, 2]"),
-    "an impossible place": lambda path: resave(path, load_file(path), '{"epoch": 99, "batch": -1}'),
-    "no network": lambda path: resave(path, {"x": torch.zeros(1)}, '{"epoch": 1}'),
-    "another optimizer": lambda path: resave(
-        path, load_file(path) | {"optimizer.9999.exp_avg": torch.zeros(1)}, '{"epoch": 1}'
-    ),
-}
-
-
-class TestDamagedState:
-    @pytest.mark.parametrize("damage", DAMAGE)
-    def test_it_is_named_and_training_starts_afresh(self, damage, whole, context, signals):
-        with pytest.raises(Interrupted):
-            trained("sgd", replace(context, progress=stopping_at(5, terminate)))
-        signals()
-        DAMAGE[damage](context.scratch / "fit.safetensors")
-        with pytest.warns(UserWarning, match=r"fit\.safetensors: cannot be resumed .*; the step starts afresh"):
-            model = trained("sgd", context)
-        assert same(model, whole("sgd")[0])
-        assert timeless(context.scratch) == whole("sgd")[1]
-
-    def test_the_state_of_another_network_is_not_used(self, context):
-        trained("sgd", context)
-        with pytest.warns(UserWarning, match="cannot be resumed"):
-            trained("dropout", context)
-        assert len(history.read(context.scratch)) == 3
 
 
 class TestFit:
@@ -221,7 +42,8 @@ class TestFit:
         assert list(context.scratch.iterdir()) == []
 
     def test_heads_only_leaves_the_rest_bit_for_bit_and_the_final_outputs_too(self, context):
-        before, after = start("heads only"), trained("heads only", context)
+        before = samples.model(samples.compressed())
+        after = fit(samples.model(samples.compressed()), replace(FIT, ema=0.5), context, only="exits")
         x, old, new = samples.images(20), before.net.state_dict(), after.net.state_dict()
         changed = {name for name in old if not torch.equal(old[name], new[name])}
         assert changed
@@ -287,7 +109,7 @@ class TestFit:
         assert len(decayed["params"]) + len(free["params"]) == len(named)
 
     def test_history_says_loss_rate_val_and_seconds_of_every_epoch(self, context):
-        trained("sgd", context)
+        fit(samples.model(samples.arch()), FIT, context)
         lines = history.read(context.scratch)
         assert [sorted(line) for line in lines] == [["epoch", "loss", "lr", "seconds", "val"]] * 3
         assert all(math.isfinite(value) and value >= 0 for line in lines for value in line.values())
@@ -365,17 +187,3 @@ class TestRate:
         config = replace(self.CONFIG, schedule=schedule, warmup=warmup, epochs=epochs)
         rates = [rate(config, step, per_epoch) for step in range(epochs * per_epoch)]
         assert all(0 < value <= 0.1 * (1 + 1e-9) for value in rates)
-
-
-def test_a_save_that_fails_leaves_the_one_before(context, monkeypatch):
-    trained("sgd", context)
-    before = (context.scratch / "fit.safetensors").read_bytes()
-
-    def full(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpointing, "save_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        fit(start("sgd"), replace(FIT, epochs=4), context)
-    assert (context.scratch / "fit.safetensors").read_bytes() == before
