@@ -14,11 +14,13 @@ def load(folder: str | Path) -> "Network":
     them itself; it returns a tuple of outputs, one a head, the final one last. `net.arch` says what it is.
 
     Raises:
-        compressor.errors.CompressorError: the folder holds no model, or files that are cut or changed.
+        compressor.errors.CompressorError: the folder holds no model, or files that are cut or not what its record says.
     """
+    from compressor.folders import model_of
     from compressor.model import load as load_model
 
     model = load_model(Path(folder))
+    model_of(Path(folder))
     return model.net.eval()
 
 

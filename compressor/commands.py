@@ -7,14 +7,16 @@ from pathlib import Path
 from compressor.codec import encode
 from compressor.config import RunConfig
 from compressor.data import load_data
-from compressor.folders import disk, read_metrics, write_json
+from compressor.data.types import Data
+from compressor.errors import ModelError
+from compressor.folders import disk, write_json
 from compressor.pipeline import Bench, run, with_bytes
 from compressor.planning import fitting, plan
 from compressor.records import Measurement
 from compressor.report import tables
 from compressor.report.progress import progress_of
 from compressor.report.text import bytes_of, compact, console
-from compressor.runs import Run, find_runs
+from compressor.runs import SCHEMA, Run, RunNote, find_runs, keys_of, results_of
 from compressor.store import Store
 
 EVALUATION = "evaluate.json"
@@ -24,13 +26,20 @@ def run_order(config: RunConfig, folder: Path) -> None:
     """Run an order, phase by phase, and show what each cost and scored."""
     data = load_data(config.dataset, config.runtime)
     planned, store = plan(config, data), Store(Path(config.store))
-    made = Run(folder, config.name, config.order.upper(), planned.steps, store)
+    note = RunNote(SCHEMA, config.name, config.order.upper(), (), data.skipped)
+    made = Run(folder, note, planned.steps, store)
     made.begin()
     bench = Bench(store, data, config.runtime, planned.files, progress_of(config.runtime.progress))
     run(planned.last, bench, made.add)
     shown = console()
     shown.print(tables.chain_table(f"{config.name} {config.order.upper()}".rstrip(), made.rows))
+    _say_skipped(data)
     shown.print(f"run: {_short(folder)}", soft_wrap=True)
+
+
+def _say_skipped(data: Data) -> None:
+    if data.skipped:
+        console().print(f"{data.name}: {data.skipped} image files cannot be read and were left out", soft_wrap=True)
 
 
 def evaluate(config: RunConfig, folder: Path) -> None:
@@ -46,9 +55,14 @@ def evaluate(config: RunConfig, folder: Path) -> None:
     measured = with_bytes(measure(model, data, config.runtime), source.folder)
     layers = encode(cost_table(model)) if config.cost_table else []
     result = {"schema": 1, "key": source.key, "checkpoint": str(source.folder), "data": data.fingerprint}
-    with disk(folder):
-        write_json(folder / EVALUATION, result | {"measured": measured, "layers": layers})
+    result |= {"skipped": data.skipped, "measured": measured, "layers": layers}
+    try:
+        with disk(folder):
+            write_json(folder / EVALUATION, result)
+    except ValueError:
+        raise ModelError(f"{source.folder}: a measured number is not finite; give a model that answers") from None
     _show_evaluation(measured, layers)
+    _say_skipped(data)
     console().print(f"evaluation: {_short(folder / EVALUATION)}", soft_wrap=True)
 
 
@@ -64,10 +78,8 @@ def _show_evaluation(measured: Measurement, layers: list[dict[str, float | str]]
 
 def list_runs(config: RunConfig, folder: Path) -> None:
     """Show the runs below `runs` and their phases, from their records."""
-    found = [
-        (str(_short(path)), note.order, [(step.folder, read_metrics(path / step.folder)) for step in note.steps])
-        for path, note in find_runs(Path(config.runs), besides=Path(config.store))
-    ]
+    paths = find_runs(Path(config.runs), besides=Path(config.store))
+    found = [(str(_short(path)), *results_of(path)) for path in paths]
     shown = console()
     shown.print(tables.runs_table(found) if found else f"no runs in {config.runs}", soft_wrap=not found)
 
@@ -75,7 +87,7 @@ def list_runs(config: RunConfig, folder: Path) -> None:
 def clean(config: RunConfig, folder: Path) -> None:
     """List the stored steps and drafts that no run refers to; delete them only when told to."""
     store, shown = Store(Path(config.store)), console()
-    used = [step.key for _, note in find_runs(Path(config.runs), besides=store.root) for step in note.steps]
+    used = [key for path in find_runs(Path(config.runs), besides=store.root) for key in keys_of(path)]
     paths = store.unreferenced(used)
     sizes = {path: bytes_of(path) for path in paths}
     if paths:

@@ -81,7 +81,22 @@ def arranged(name: str, words: Sequence[str]) -> list[str]:
     order = COMMANDS[name].order
     if order is not None and (given := [word for word in parsed.overrides if word.lstrip("+").startswith("order=")]):
         raise ConfigError(f"{given[0]}: `compressor {name}` is one phase; for an order use `compressor run {given[0]}`")
-    return [word for word in words if word not in parsed.overrides] + parsed.overrides
+    return [word for word in words if word not in parsed.overrides] + [_at_home(word) for word in parsed.overrides]
+
+
+def _at_home(word: str) -> str:
+    """Expand the `~/` that a setting begins with: Hydra makes run directories before settings are decoded."""
+    key, equals, value = word.partition("=")
+    return f"{key}{equals}{_expanded(value)}"
+
+
+def _expanded(value: Any) -> Any:
+    """Expand `~/` at the beginning of every text in plain values; no setting but a path begins so."""
+    if isinstance(value, dict):
+        return {key: _expanded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item) for item in value]
+    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _refuse(message: str) -> NoReturn:
@@ -113,9 +128,9 @@ def _line(error: Exception) -> str:
 
 
 def decoded(composed: DictConfig) -> RunConfig:
-    """Turn what Hydra composed into the settings of a command; a bad one is an error that names it."""
+    """Turn what Hydra composed into the settings of a command; a bad one is an error that names it, `~/` is home."""
     ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    config = decode(RunConfig, OmegaConf.to_container(ours, resolve=True, throw_on_missing=True))
+    config = decode(RunConfig, _expanded(OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)))
     parse_order(config.order)
     return config
 

@@ -84,7 +84,9 @@ def read_arch(folder: Path) -> Arch:
         ModelError: there is no arch.json, or it is cut, changed or of another format or program.
     """
     path = folder / ARCH
-    if not path.is_file():
+    with disk(folder):
+        found = path.is_file()
+    if not found:
         raise ModelError(f"{folder}: no {ARCH}; give the folder of a phase, such as outputs/NAME/TIME/02-prune")
     data = read_json(path)
     if not isinstance(data, dict) or data.keys() != {"format", "arch"}:
@@ -123,12 +125,29 @@ def _read(cls: type[T], path: Path) -> T:
 
 def verify(folder: Path, record: Record) -> None:
     """Refuse a phase folder whose files are not, bit for bit, those that its record describes."""
-    if digest_of(folder) != record.model:
-        raise StoreError(f"{folder}: {ARCH} or {WEIGHTS} is not what {RECORD} says; it was cut or changed")
+    _verify_model(folder, digest_of(folder), record)
     for name in DIGESTED:
         verify_file(folder / name, record)
     if record.original != read_metrics(folder).original:
         raise StoreError(f"{folder / RECORD}: names another original than {METRICS}; it was changed")
+
+
+def model_of(folder: Path) -> tuple[str, Record | None]:
+    """Give the digest of a model's folder, and its record where it has one, which must be of that very model."""
+    with disk(folder):
+        model = digest_of(folder)
+        record = read_record(folder) if (folder / RECORD).exists() else None
+    if record:
+        try:
+            _verify_model(folder, model, record)
+        except StoreError as error:
+            raise StoreError(f"{error}; remove {RECORD} to use it as a model of its own") from None
+    return model, record
+
+
+def _verify_model(folder: Path, model: str, record: Record) -> None:
+    if model != record.model:
+        raise StoreError(f"{folder}: {ARCH} or {WEIGHTS} is not what {RECORD} says; it was cut or changed")
 
 
 def verify_file(path: Path, record: Record) -> None:

@@ -26,8 +26,8 @@ from compressor.folders import (
     digest_of,
     disk,
     key_of,
+    model_of,
     read_metrics,
-    read_record,
     verify_file,
     write_json,
 )
@@ -42,7 +42,7 @@ from compressor.store import Store
 class Given:
     """A model that exists already: its own folder, read-only to us.
 
-    A folder whose files match its record keeps that step's key; any other has a key of its content and no record.
+    A folder with a record keeps that step's key; any other has a key of its content.
     """
 
     key: str
@@ -111,16 +111,18 @@ Report = Callable[[Source, Record, Metrics, bool], None]
 
 
 def given(folder: Path) -> Given:
-    """Take a model's folder as the step its record names, or, where its files are others, as a model of its own."""
-    if (folder / "mixture.json").exists():
-        raise ModelError(f"{folder}: is a mixture of models, which phases do not change; give the folder of one model")
-    if not (folder / ARCH).is_file():
-        raise ModelError(f"{folder}: no {ARCH}; give the folder of a phase, such as outputs/NAME/TIME/02-prune")
-    model = digest_of(folder)
-    record = read_record(folder) if (folder / RECORD).exists() else None
-    if record and record.model == model:
-        return Given(record.key, folder, model, record)
-    return Given(f"given-{model}", folder, model)
+    """Take a model's folder as the step its record names, or, where it has no record, as a model of its own.
+
+    Raises:
+        CompressorError: the folder holds no model, cannot be read, or is not what its record says.
+    """
+    with disk(folder):
+        if (folder / "mixture.json").exists():
+            raise ModelError(f"{folder}: is a mixture of models; give the folder of one model, which phases can change")
+        if not (folder / ARCH).is_file():
+            raise ModelError(f"{folder}: no {ARCH}; give the folder of a phase, such as outputs/NAME/TIME/02-prune")
+    model, record = model_of(folder)
+    return Given(record.key if record else f"given-{model}", folder, model, record)
 
 
 def inputs_first(last: Source) -> tuple[Source, ...]:

@@ -10,7 +10,7 @@ from compressor.config import BaselineConfig, DistillConfig, FitConfig, Precisio
 from compressor.data.types import Data
 from compressor.errors import CompressorError, ConfigError
 from compressor.families import FAMILIES, architecture
-from compressor.folders import read_arch
+from compressor.folders import disk, read_arch
 from compressor.phase import BY_NAME, Phase, parse_order
 from compressor.pipeline import Given, Source, Step, given
 from compressor.store import Store
@@ -58,7 +58,7 @@ def _start(config: RunConfig, data: Data, phases: tuple[Phase, ...], files: dict
         return _baseline(config, data, files)
     if not phases:
         raise ConfigError(f"checkpoint={config.checkpoint}: an empty order runs nothing on it; give one such as Q")
-    return fitting(Path(config.checkpoint).expanduser(), "checkpoint", data)
+    return fitting(Path(config.checkpoint), "checkpoint", data)
 
 
 def _baseline(config: RunConfig, data: Data, files: dict[str, Path]) -> Step:
@@ -100,7 +100,7 @@ def _computes_bf16() -> bool:
 
 
 def _content(path: str, where: str, files: dict[str, Path]) -> str:
-    file = Path(path).expanduser()
+    file = Path(path)
     try:
         name = f"sha256:{digest_file(file)}"
     except OSError as error:
@@ -118,7 +118,7 @@ def _teacher_setting(settings: Any, phase: Phase) -> tuple[str, str]:
 def _teacher_name(teacher: str, where: str, files: dict[str, Path]) -> str:
     if teacher in TEACHERS:
         return teacher
-    folder = Path(teacher).expanduser()
+    folder = Path(teacher)
     name = f"sha256:{_given(folder, where).model}"
     files[name] = folder
     return name
@@ -131,7 +131,7 @@ def _teacher(config: RunConfig, phase: Phase, data: Data, steps: list[Source]) -
     if teacher == "input":
         return {"teacher": steps[-1]}
     if teacher != "baseline":
-        return {"teacher": fitting(Path(teacher).expanduser(), where, data)}
+        return {"teacher": fitting(Path(teacher), where, data)}
     start = steps[0]
     if isinstance(start, Given) and start.record and start.record.original.key != start.key:
         return {"teacher": _original(start, start.record.original.key, Store(Path(config.store)), where)}
@@ -142,7 +142,9 @@ def _original(start: Given, key: str, store: Store, where: str) -> Given:
     """Find the network that a checkpoint's chain began with: in the store, or in the folders beside it."""
     if store.record(key) is not None:
         return given(store.folder(key))
-    for folder in sorted(start.folder.resolve().parent.iterdir()):
+    with disk(start.folder):
+        beside = sorted(start.folder.resolve().parent.iterdir())
+    for folder in beside:
         try:
             found = given(folder)
         except CompressorError:  # other folders may lie there

@@ -1,12 +1,12 @@
 """A run: one command's named folder with a folder of each finished phase, whole without the store, and a note."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from compressor.codec import decode, read_json
-from compressor.errors import StoreError
-from compressor.folders import disk, write_json
+from compressor.errors import CompressorError, StoreError
+from compressor.folders import disk, read_metrics, read_record, verify, write_json
 from compressor.pipeline import Source
 from compressor.records import Metrics, Record
 from compressor.report.tables import Row, before, row_of
@@ -28,12 +28,13 @@ class StepNote:
 
 @dataclass(frozen=True)
 class RunNote:
-    """The content of run.json."""
+    """The content of run.json. `skipped` counts the unreadable images that its data left out."""
 
     schema: int
     name: str
     order: str
     steps: tuple[StepNote, ...]
+    skipped: int = 0
 
 
 def read_run(folder: Path) -> RunNote:
@@ -45,22 +46,47 @@ def read_run(folder: Path) -> RunNote:
     return decode(RunNote, data, str(path))
 
 
-def find_runs(root: Path, besides: Path) -> Iterator[tuple[Path, RunNote]]:
-    """Find the runs below a folder, oldest name first, besides the store."""
+def find_runs(root: Path, besides: Path) -> Iterator[Path]:
+    """Find the run directories below a folder, oldest name first, besides the store."""
     with disk(root):
         if not root.is_dir():
             return
         notes = sorted(root.rglob(RUN))
     for path in notes:
         if not path.resolve().is_relative_to(besides.resolve()):
-            yield path.parent, read_run(path.parent)
+            yield path.parent
+
+
+def keys_of(folder: Path) -> tuple[str, ...]:
+    """Give the keys that a run refers to; a damaged note is an error, as nobody knows what else it refers to."""
+    try:
+        return tuple(step.key for step in read_run(folder).steps)
+    except CompressorError as error:
+        raise StoreError(f"{error}; mend it, or remove {folder}: what it refers to is unknown") from None
+
+
+def results_of(folder: Path) -> tuple[str, list[tuple[str, Metrics | None]]]:
+    """Give a run's order, and its phases' folders and metrics; of what is damaged or gone the metrics are None."""
+    try:
+        note = read_run(folder)
+    except CompressorError:
+        return "", [(RUN, None)]
+    return note.order, [(step.folder, _metrics(folder / step.folder)) for step in note.steps]
+
+
+def _metrics(folder: Path) -> Metrics | None:
+    try:
+        verify(folder, read_record(folder))
+        return read_metrics(folder)
+    except CompressorError:
+        return None
 
 
 class Run:
     """A run directory while its steps finish."""
 
-    def __init__(self, folder: Path, name: str, order: str, sources: tuple[Source, ...], store: Store) -> None:
-        self.folder, self.store, self.note = folder, store, RunNote(SCHEMA, name, order, ())
+    def __init__(self, folder: Path, note: RunNote, sources: tuple[Source, ...], store: Store) -> None:
+        self.folder, self.store, self.note = folder, store, note
         self.places = {source.key: f"{i:02}-{source.name}" for i, source in enumerate(sources)}
         self.rows: list[Row] = []
         self._refuse_another()
@@ -85,7 +111,7 @@ class Run:
             self.rows.append(start)
         self.rows.append(row_of(metrics, place, stored=stored))
         step = StepNote(place, record.key, source.name, stored)
-        self.note = RunNote(SCHEMA, self.note.name, self.note.order, (*self.note.steps, step))
+        self.note = replace(self.note, steps=(*self.note.steps, step))
         self._write()
 
     def _write(self) -> None:

@@ -94,6 +94,8 @@ class Store:
         except CompressorError:
             with disk(draft):
                 (draft / RECORD).unlink()
+                for path in draft.rglob("*"):  # it may have been made read-only already
+                    path.chmod(path.stat().st_mode | 0o200)
             return None
         self.publish(key)
         return record

@@ -44,6 +44,7 @@ class DatasetConfig:
         )
         need(self.channels in (None, 1, 3), "dataset.channels", self.channels, "1 (grey) or 3 (RGB)")
         need(self.limit is None or self.limit >= 10, "dataset.limit", self.limit, "null or at least 10")
+        need(0 <= self.seed < 2**32, "dataset.seed", self.seed, "0 to 4294967295")
         if self.val not in ("auto", "test_half"):
             try:
                 fraction = float(self.val)

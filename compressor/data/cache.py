@@ -74,7 +74,7 @@ def ready(source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> Cach
     Raises:
         DataError: images are unreadable (up to 20 are named), or the cache cannot be written.
     """
-    root = Path(runtime.data_cache or user_cache_dir("compressor")).expanduser() / "data"
+    root = Path(runtime.data_cache or user_cache_dir("compressor")) / "data"
     key = f"{config.name}-{digest(json.dumps([SCHEMA, config.channels, source.signature]).encode())}"
     if (found := _open(root / key, config.skip_unreadable)) is not None:
         return found

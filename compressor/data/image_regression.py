@@ -21,7 +21,7 @@ def find(config: DatasetConfig) -> Source:
         raise DataError("dataset.csv is not set; give a CSV file with the header file,target[,more targets][,split]")
     if config.image_size is None:
         raise DataError("dataset.image_size is not set; give the side in pixels that images are resized to")
-    path = Path(config.csv).expanduser().absolute()
+    path = Path(config.csv).absolute()
     root = path.parent if config.root is None else root_of(config, "the images that dataset.csv lists")
     names, rows = read_list(path)
     size, channels = config.image_size, config.channels or 3

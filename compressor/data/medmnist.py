@@ -1,9 +1,10 @@
 """Any 2D set of MedMNIST, from its own npz files: bloodmnist.npz, bloodmnist_64.npz and so on."""
 
+import ast
 import zipfile
 import zlib
 from collections.abc import Generator
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,16 +45,13 @@ def find(config: DatasetConfig) -> Source:
 
 
 def _information() -> dict[str, dict[str, Any]]:
-    """Read MedMNIST's table of sets without its package, which would import torch."""
+    """Read MedMNIST's table of sets without running its package, which imports torch and makes ~/.medmnist."""
     package = find_spec("medmnist")
     assert package is not None
     assert package.submodule_search_locations is not None
-    spec = spec_from_file_location("medmnist_info", Path(package.submodule_search_locations[0]) / "info.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.INFO
+    text = (Path(package.submodule_search_locations[0]) / "info.py").read_text(encoding="utf-8")
+    tables = (node for node in ast.parse(text).body if isinstance(node, ast.Assign))
+    return next(ast.literal_eval(node.value) for node in tables if ast.unparse(node.targets[0]) == "INFO")
 
 
 def _read(path: Path, info: dict[str, Any], size: int, url: str) -> Reading:
@@ -91,7 +89,7 @@ def _chunks(path: Path, labels: dict[str, np.ndarray], shape: tuple[int, ...], u
                     for start in range(0, len(labels[part]), step):
                         targets = labels[part][start : start + step]
                         yield Chunk(part, _images(member, len(targets), shape), targets)
-    except (EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):
         raise damaged(path, url) from None
 
 

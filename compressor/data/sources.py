@@ -99,7 +99,7 @@ def root_of(config: DatasetConfig, holds: str) -> Path:
     """Give the folder of `dataset.root` in full; one that is not set or not there is an error."""
     if config.root is None:
         raise DataError(f"dataset.root is not set; give the folder that holds {holds}")
-    root = Path(config.root).expanduser().absolute()
+    root = Path(config.root).absolute()
     if not root.is_dir():
         raise DataError(f"dataset.root={config.root}: {root} is not a folder; it should hold {holds}")
     return root

@@ -90,11 +90,12 @@ def heads_table(measured: Measurement) -> Table:
 
 
 def scores_table(measured: Measurement) -> Table:
-    """Show every score of val and test, with the number of images."""
+    """Show every score of val and test, with the number of images; a cell is empty where a split has no such score."""
     table = empty("", ["score", f"val (n={measured.val.quality.n})", f"test (n={measured.test.quality.n})"])
-    for name in measured.test.quality.scores:
+    scores = [split.quality.scores for split in (measured.val, measured.test)]
+    for name in dict.fromkeys([*scores[1], *scores[0]]):
         write = percent if name in ("accuracy", "top5") else lambda value: plain(value, 3)
-        both = [write(split.quality.scores[name]) for split in (measured.val, measured.test)]
+        both = [write(found[name]) if name in found else "" for found in scores]
         table.add_row(f"{name} %" if name in ("accuracy", "top5") else name, *both)
     table.add_row("loss", *(f"{split.quality.loss:.4f}" for split in (measured.val, measured.test)))
     return table
@@ -127,22 +128,24 @@ def layers_table(layers: Sequence[Mapping[str, float | str]]) -> Table:
     return table
 
 
-def runs_table(runs: Iterable[tuple[str, str, Sequence[tuple[str, Metrics]]]]) -> Table:
-    """Show runs, a line a phase: of each its folder, its order, and its steps' folders and metrics."""
+def runs_table(runs: Iterable[tuple[str, str, Sequence[tuple[str, Metrics | None]]]]) -> Table:
+    """Show runs, a line a phase: of each its folder, its order, and its steps' folders and metrics; None: damaged."""
     names = ["run", "order", "phase", "test score", "bitops_\nratio", "size_\nratio", "seconds"]
     table = empty("", names, left=3)
     table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     for folder, order, steps in runs:
         for i, (phase, metrics) in enumerate(steps):
-            row = row_of(metrics, phase, stored=True)
             first = [folder, order] if i == 0 else ["", ""]
-            score = score_of(metrics.after.test.quality).partition("\n")[0]
-            costs = [ratio(row.bitops_ratio), ratio(row.size_ratio), f"{metrics.seconds:.1f}"]
-            table.add_row(*map(_cell, [*first, phase, score, *costs]))
+            table.add_row(*map(_cell, [*first, phase, *(_results(metrics) if metrics else ["damaged", "", "", ""])]))
         if not steps:
             table.add_row(_cell(folder), order, "nothing finished", *[""] * 4)
         table.add_section()
     return table
+
+
+def _results(metrics: Metrics) -> list[str]:
+    score = score_of(metrics.after.test.quality).partition("\n")[0]
+    return [score, ratio(metrics.bitops_ratio), ratio(metrics.size_ratio), f"{metrics.seconds:.1f}"]
 
 
 def folders_table(sizes: Mapping[Path, int]) -> Table:
