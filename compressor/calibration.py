@@ -58,19 +58,26 @@ def calibrate(model: Model, context: Context, *, images: int, seed: int) -> None
 
 @torch.no_grad()
 def recalibrate_norms(model: Model, context: Context, *, images: int, seed: int) -> None:
-    """Take the running statistics of every norm anew from training images, as their plain average over batches."""
+    """Take the running statistics of every norm anew from training images, as their plain average over batches.
+
+    Fewer than two images leave them as they are.
+    """
     norms = [m for m in model.net.modules() if isinstance(m, Norm)]
-    if images == 0 or not norms:
+    chosen = images_of(context.data, images, seed)
+    if len(chosen) < 2 or not norms:
         return
+    parts = list(chosen.split(BATCH))
+    if len(parts[-1]) == 1:  # a norm needs two
+        parts[-2:] = [torch.cat(parts[-2:])]
     momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative average
-    model.net.train()
     with threads(context.runtime, worst_macs(model)):
-        for part in images_of(context.data, images, seed).split(BATCH):
-            if len(part) > 1:
-                model.net(part)
+        model.net.eval()  # dropout draws no random numbers
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a cumulative average
+            norm.train()
+        for part in parts:
+            model.net(part)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.net.eval()

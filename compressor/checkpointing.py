@@ -1,8 +1,8 @@
 """The state of a training under way on disk: one file of tensors, replaced whole, so that a kill leaves old or new."""
 
 import json
+import logging
 import os
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from compressor.training import Fitting
 
 FILE = "fit.safetensors"
+
+log = logging.getLogger(__name__)
 
 
 def save(fitting: "Fitting") -> None:
@@ -45,7 +47,7 @@ def restore(fitting: "Fitting") -> None:
             where = decode(type(fitting.place), json.loads(place))
             _check(fitting, tensors)
         except (SafetensorError, ValueError, OSError) as error:
-            warnings.warn(f"{path}: cannot be resumed ({error}); the step starts afresh", stacklevel=2)
+            log.warning("%s: cannot be resumed (%s); the step starts afresh", path, error)
         else:
             _load(fitting, tensors)
             fitting.place = where

@@ -28,8 +28,11 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 def truncate(folder: Path, epochs: int) -> None:
     """Keep the first `epochs` epochs, as a resumed training writes the later ones again."""
-    kept = read(folder)[:epochs]
-    (folder / FILE).write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+    path, draft = folder / FILE, folder / f"{FILE}.new"
+    kept = "".join(json.dumps(line) + "\n" for line in read(folder)[:epochs])
+    if path.exists() and path.read_text(encoding="utf-8") != kept:
+        draft.write_text(kept, encoding="utf-8")
+        draft.replace(path)
 
 
 def write_curves(folder: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from compressor.arch import FLOAT, Activation
 from compressor.errors import ModelError
-from compressor.quantization import RoundActivation, RoundWeight, act_range, integers, weight_levels
+from compressor.quantization import RoundActivation, RoundWeight, act_range, integers, round_traced, weight_levels
 
 Axes = dict[str, tuple[str, ...]]
 """For each tensor of a layer's state, the names of its leading dimensions ('' for one that is never pruned)."""
@@ -152,6 +152,8 @@ class Act(nn.Module):
         if self.bits == FLOAT or self.bypass:
             return x
         gain = (x[0].numel() * self.high) ** -0.5
+        if torch.compiler.is_compiling():
+            return round_traced(x, self.scale, self.low, self.high, gain)
         out = RoundActivation.apply(x, self.scale, self.low, self.high, gain)
         assert isinstance(out, Tensor)
         return out

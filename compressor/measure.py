@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from compressor import cost
 from compressor.arch import TaskKind
@@ -75,15 +76,19 @@ def settle(model: Model, data: Data, runtime: RuntimeConfig) -> None:
 
 
 @torch.no_grad()
-def val_loss(model: Model, data: Data) -> float:
-    """Give the final head's loss on the first images of val, leaving the network in eval mode."""
+def val_loss(model: Model, data: Data, state: dict[str, Tensor] | None = None) -> float:
+    """Give the final head's loss on evenly spaced images of val, leaving the network in eval mode.
+
+    `state` are the tensors to compute with, such as their running average; the network's own by default.
+    """
     count, total = min(QUICK, len(data.val)), 0.0
+    rows = np.arange(count) * len(data.val) // count
     device, loss = next(model.net.parameters()).device, task_loss(data.task, 0.0)
     model.net.eval()
     for first in range(0, count, BATCH):
-        chosen = slice(first, min(first + BATCH, count))
+        chosen = rows[first : first + BATCH]
         images = torch.from_numpy(np.array(data.val.images[chosen])).to(device)
         targets = torch.from_numpy(np.array(data.val.targets[chosen])).to(device)
-        out: Tensor = model.net(images)[-1]
+        out: Tensor = functional_call(model.net, state or {}, (images,))[-1]
         total += loss((out,), images, targets).item() * len(images)
     return total / count

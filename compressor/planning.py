@@ -49,6 +49,7 @@ def plan(config: RunConfig, data: Data) -> Plan:
     for phase in phases:
         settings = _resolved(getattr(config, phase.name), phase, data, files)
         inputs = {"model": steps[-1]} | _teacher(config, phase, data, steps)
+        inputs |= _student_original(config, phase, steps, inputs.get("teacher"))
         steps.append(Step(phase, settings, tuple(inputs.items()), data.fingerprint))
     return Plan(tuple(steps), files)
 
@@ -132,14 +133,25 @@ def _teacher(config: RunConfig, phase: Phase, data: Data, steps: list[Source]) -
         return {"teacher": steps[-1]}
     if teacher != "baseline":
         return {"teacher": fitting(Path(teacher), where, data)}
-    start = steps[0]
-    if isinstance(start, Given) and start.record and start.record.original.key != start.key:
-        return {"teacher": _original(start, start.record.original.key, Store(Path(config.store)), where)}
-    return {"teacher": start}
+    return {"teacher": _original(config, steps[0], f"{where}=baseline", f"give {where}=FOLDER, a model's folder")}
 
 
-def _original(start: Given, key: str, store: Store, where: str) -> Given:
-    """Find the network that a checkpoint's chain began with: in the store, or in the folders beside it."""
+def _student_original(
+    config: RunConfig, phase: Phase, steps: list[Source], teacher: Source | None
+) -> dict[str, Source]:
+    """Give the original of a named student, whose widths are fractions of it, where the teacher is another model."""
+    settings = getattr(config, phase.name)
+    if not isinstance(settings, DistillConfig) or settings.student is None:
+        return {}
+    original = _original(config, steps[0], f"{phase.name}.student={settings.student}", "put its folder there")
+    return {} if teacher and teacher.key == original.key else {"original": original}
+
+
+def _original(config: RunConfig, start: Source, where: str, remedy: str) -> Source:
+    """Find the network that a chain began with; that of a checkpoint is in the store, or in a folder beside it."""
+    if not isinstance(start, Given) or start.record is None or start.record.original.key == start.key:
+        return start
+    key, store = start.record.original.key, Store(Path(config.store))
     if store.record(key) is not None:
         return given(store.folder(key))
     with disk(start.folder):
@@ -152,8 +164,7 @@ def _original(start: Given, key: str, store: Store, where: str) -> Given:
         if found.key == key:
             return found
     raise ConfigError(
-        f"{where}=baseline: {start.folder} came from {key}, which is neither in the store {store.root} "
-        f"nor beside it; give {where}=FOLDER, a model's folder"
+        f"{where}: {start.folder} came from {key}, which is neither in the store {store.root} nor beside it; {remedy}"
     )
 
 

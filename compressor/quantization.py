@@ -53,6 +53,16 @@ class RoundActivation(torch.autograd.Function):
         return dx, dscale, None, None, None
 
 
+def round_traced(x: Tensor, scale: Tensor, low: int, high: int, gain: float) -> Tensor:
+    """Round as `RoundActivation` does, in operations that torch.compile can trace; the last bits may differ."""
+    step = scale.clamp_min(TINY)
+    step = step.detach() + gain * (step - step.detach())
+    ratio = x.float() / step
+    whole = ratio.round().detach()
+    inside = (whole >= low) & (whole <= high)
+    return (torch.where(inside, ratio + (whole - ratio).detach(), whole.clamp(low, high)) * step).to(x.dtype)
+
+
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     if a.dtype == torch.float32 and a.stride() == b.stride() and a.is_contiguous(memory_format=_format(a)):
         return torch.dot(a.as_strided((a.numel(),), (1,)), b.as_strided((b.numel(),), (1,)))
@@ -75,7 +85,7 @@ class RoundWeight(torch.autograd.Function):
         top = levels.view(shape)
         ratio = weight / step
         integers = ratio.round().clamp_(-top, top)
-        if binary.any():
+        if _any(binary):
             signs = torch.where(weight < 0, -1.0, 1.0)
             integers = torch.where(binary.view(shape), signs, integers)
         inside = (ratio.abs() <= top) | binary.view(shape)
@@ -91,9 +101,14 @@ class RoundWeight(torch.autograd.Function):
         return grad * inside, (grad * slope).flatten(1).sum(dim=1) * ctx.gain, None, None
 
 
+def _any(binary: Tensor) -> bool:
+    """Tell whether a channel may have one bit; torch.compile cannot look at values and takes the general way."""
+    return torch.compiler.is_compiling() or bool(binary.any())
+
+
 def effective_scale(weight: Tensor, scale: Tensor, binary: Tensor) -> Tensor:
     """Give the scales (out,) in force: learned ones, or the mean magnitude where a channel has one bit."""
-    if not binary.any():
+    if not _any(binary):
         return scale.clamp_min(TINY)
     return torch.where(binary, weight.abs().flatten(1).mean(dim=1), scale).clamp_min(TINY)
 

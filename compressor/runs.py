@@ -6,7 +6,7 @@ from pathlib import Path
 
 from compressor.codec import decode, read_json
 from compressor.errors import CompressorError, StoreError
-from compressor.folders import disk, read_metrics, read_record, verify, write_json
+from compressor.folders import METRICS, WEIGHTS, disk, read_metrics, read_record, verify_file, write_json
 from compressor.pipeline import Source
 from compressor.records import Metrics, Record
 from compressor.report.tables import Row, before, row_of
@@ -75,9 +75,10 @@ def results_of(folder: Path) -> tuple[str, list[tuple[str, Metrics | None]]]:
 
 
 def _metrics(folder: Path) -> Metrics | None:
+    """Read what the record vouches for; weights are not hashed here, as there may be many."""
     try:
-        verify(folder, read_record(folder))
-        return read_metrics(folder)
+        verify_file(folder / METRICS, read_record(folder))
+        return read_metrics(folder) if (folder / WEIGHTS).is_file() else None
     except CompressorError:
         return None
 

@@ -17,7 +17,7 @@ from compressor.compute import autocast, device_of, place, threads
 from compressor.config import FitConfig, Optimizer, RuntimeConfig, Schedule
 from compressor.data.augment import augment
 from compressor.data.types import Data, Split
-from compressor.errors import TrainingError
+from compressor.errors import DataError, TrainingError
 from compressor.interrupts import deferred
 from compressor.losses import Loss, task_loss
 from compressor.measure import val_loss, worst_macs
@@ -132,11 +132,14 @@ def fit(model: Model, config: FitConfig, context: Context, loss: Loss | None = N
         only: the one child module to train, such as "exits"; everything else then stays bit for bit.
 
     Raises:
+        DataError: there is one training image, of which batch normalisation learns nothing.
         TrainingError: the loss is no longer finite.
         Interrupted: a signal arrived; the state is saved.
     """
     if config.epochs == 0:
         return model
+    if len(context.data.train) < 2:
+        raise DataError(f"dataset {context.data.name}: one training image; batch normalisation needs at least 2")
     with threads(context.runtime, worst_macs(model)):
         fitting = begin(model, config, context, loss, only)
         checkpointing.restore(fitting)
@@ -262,7 +265,7 @@ def _finish_epoch(fitting: Fitting) -> None:
         "epoch": where.epoch + 1,
         "loss": where.loss / where.batch,
         "lr": rate(fitting.config, fitting.step - 1, fitting.per_epoch),
-        "val": val_loss(fitting.model, context.data),
+        "val": val_loss(fitting.model, context.data, fitting.average),
         "seconds": round(where.seconds, 3),
     }
     where.epoch, where.batch, where.loss = where.epoch + 1, 0, 0.0

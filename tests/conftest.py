@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import samples
 import torch
@@ -15,6 +16,10 @@ from compressor.data.types import Data
 from compressor.training import Context
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile(
+    "steady", deadline=None, derandomize=True
+)  # equal examples, however busy the machine
+hypothesis.settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

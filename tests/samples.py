@@ -48,10 +48,11 @@ from compressor.config import (
 )
 from compressor.data.types import Data
 from compressor.layers import Act, Weighted
-from compressor.model import Model, fresh
+from compressor.model import Model, fresh, save
 from compressor.pipeline import Bench, Step, run
 from compressor.planning import plan
 from compressor.progress import silent
+from compressor.quantization import weight_levels
 from compressor.records import Metrics, Record
 from compressor.store import Store
 from compressor.training import Context
@@ -188,6 +189,30 @@ def images(count: int = 6, arch: Arch | None = None, seed: int = 0) -> Tensor:
     shape = (arch or STANDARD).input
     source = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, shape.channels, shape.size, shape.size), dtype=torch.uint8, generator=source)
+
+
+def outputs(model: Model) -> list[Tensor]:
+    """Give what a model answers to five random images, head by head."""
+    with torch.no_grad():
+        return list(model.net.eval()(images(5, model.arch)))
+
+
+def saved(folder: Path, arch: Arch | None = None) -> Path:
+    """Write a model and give its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save(model(arch or STANDARD), folder)
+    return folder
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Give normal random numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def grid(bits: tuple[int, ...], channels: int) -> tuple[Tensor, Tensor]:
+    """Give the greatest integers, and the mask of one-bit channels, that rounding a weight needs."""
+    each = bits if len(bits) > 1 else bits * channels
+    return weight_levels(bits, channels), torch.tensor([b == 1 for b in each])
 
 
 def network(arch: Arch) -> dict[str, Any]:

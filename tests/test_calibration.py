@@ -13,7 +13,7 @@ from compressor.arch import Bits, BlockKind
 from compressor.calibration import calibrate, recalibrate_norms
 from compressor.config import FitConfig
 from compressor.layers import Act, Norm
-from compressor.model import fresh
+from compressor.model import fresh, same
 from compressor.phases.quantize import is_scale, quantize
 from compressor.quantization import (
     RoundActivation,
@@ -21,23 +21,13 @@ from compressor.quantization import (
     act_range,
     best_act_scale,
     best_weight_scale,
-    weight_levels,
 )
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def parts(bits: tuple[int, ...], channels: int) -> tuple[Tensor, Tensor]:
-    each = bits if len(bits) > 1 else bits * channels
-    return weight_levels(bits, channels), torch.tensor([b == 1 for b in each])
 
 
 class TestRanges:
     @pytest.mark.parametrize("bits", range(2, 9))
     def test_the_chosen_weight_scale_is_never_worse_than_the_whole_range_and_better_at_few_bits(self, bits):
-        weight, (levels, binary) = normal(16, 200), parts((bits,), 16)
+        weight, (levels, binary) = samples.normal(16, 200), samples.grid((bits,), 16)
 
         def error(scale: Tensor) -> Tensor:
             return (RoundWeight.apply(weight, scale, levels, binary) - weight).square().sum(dim=1)
@@ -49,7 +39,7 @@ class TestRanges:
     @pytest.mark.parametrize("bits", range(2, 9))
     @pytest.mark.parametrize("signed", [False, True])
     def test_the_chosen_activation_scale_is_never_worse_than_the_whole_range(self, bits, signed):
-        x = normal(5000) if signed else normal(5000).relu()
+        x = samples.normal(5000) if signed else samples.normal(5000).relu()
         low, high = act_range(bits, signed)
 
         def error(scale: float) -> float:
@@ -61,7 +51,7 @@ class TestRanges:
 
     @given(st.integers(2, 8), st.floats(1e-3, 1e3))
     def test_a_scale_follows_its_weights_unit(self, bits, factor):
-        weight, (levels, _) = normal(4, 30), parts((bits,), 4)
+        weight, (levels, _) = samples.normal(4, 30), samples.grid((bits,), 4)
         torch.testing.assert_close(
             best_weight_scale(weight * factor, levels), best_weight_scale(weight, levels) * factor, rtol=1e-3, atol=0
         )
@@ -96,6 +86,26 @@ class TestCalibration:
         )
         assert {m.momentum for m in model.net.modules() if isinstance(m, Norm)} == {0.1}
         assert not model.net.training
+
+    @pytest.mark.parametrize("count", [0, 1])
+    def test_fewer_than_two_images_leave_the_norms_as_they_are(self, count, context):
+        model = samples.model(samples.arch())
+        recalibrate_norms(model, context, images=count, seed=0)
+        assert same(model, samples.model(samples.arch()))
+
+    def test_a_last_part_of_one_image_counts_too(self, context, monkeypatch):
+        sizes = []
+        model = samples.model(samples.arch())
+        model.net.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+        monkeypatch.setattr("compressor.calibration.BATCH", 7)
+        recalibrate_norms(model, context, images=15, seed=0)
+        assert sizes[1:] == [7, 8]  # the first image counts multiply-accumulates
+
+    def test_norms_are_taken_without_dropout_and_the_callers_random_state(self, context):
+        model, before = samples.model(samples.arch(BlockKind.PLAIN)), torch.get_rng_state()
+        recalibrate_norms(model, context, images=20, seed=0)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert not any(module.training for module in model.net.modules())
 
 
 class TestPostTraining:

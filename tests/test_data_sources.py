@@ -1,5 +1,6 @@
 """Each published set: its files in their real format give what the set's own reader gives."""
 
+import errno
 import os
 import pickle
 import subprocess
@@ -15,6 +16,7 @@ import torchvision
 from layouts import load
 
 from compressor.arch import TaskKind
+from compressor.data.medmnist import _information
 from compressor.data.rotated_digits import turn
 from compressor.data.types import Data
 from compressor.errors import DataError
@@ -157,6 +159,25 @@ def test_a_cut_medmnist_file_is_named(keep, tmp_path):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match=r"bloodmnist\.npz: is cut, changed"):
         load(tmp_path / "cache", "medmnist", root=tmp_path, flag="bloodmnist")
+
+
+def test_a_medmnist_file_on_a_broken_disk_is_named_and_not_the_cache(tmp_path, monkeypatch):
+    layouts.medical(tmp_path / "bloodmnist.npz", size=28, colour=True, labels=8)
+
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("compressor.data.medmnist._images", broken)
+    with pytest.raises(DataError, match=r"bloodmnist\.npz: is cut, changed"):
+        load(tmp_path / "cache", "medmnist", root=tmp_path, flag="bloodmnist")
+
+
+def test_medmnists_table_is_its_packages_and_reading_it_makes_no_folder(monkeypatch):
+    def makes(*_: object, **__: object) -> None:
+        raise AssertionError("a folder is made")
+
+    monkeypatch.setattr(os, "makedirs", makes)
+    assert _information() == medmnist.INFO
 
 
 def test_a_bit_flipped_medmnist_file_is_named(tmp_path):

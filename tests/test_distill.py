@@ -6,8 +6,9 @@ import pytest
 import samples
 import torch
 
-from compressor.arch import Bits, BlockKind, Quantization, widths
+from compressor.arch import Bits, BlockKind, Quantization, Stem, widths
 from compressor.config import ArchitectureConfig, Importance, Init
+from compressor.errors import ConfigError, TrainingError
 from compressor.families import architecture
 from compressor.losses import imitation
 from compressor.model import Model, fresh, same
@@ -15,6 +16,7 @@ from compressor.phases.distill import distill
 from compressor.phases.importance import importance, strongest
 from compressor.phases.prune import prune
 from compressor.phases.quantize import is_scale
+from compressor.phases.teaching import attention_hints
 from compressor.training import Context, copied, fit
 
 SHORT = replace(samples.FIT, epochs=0)
@@ -72,6 +74,55 @@ def test_a_named_student_keeps_each_axis_kept_fraction_bits_and_exits(context):
     assert {student.arch.stages[0].width, student.arch.stages[2].width} == {8, 32}
     assert sum(len(stage.blocks) for stage in student.arch.stages) == 15
     assert all((p > 0).all() for name, p in student.net.named_parameters() if is_scale(name))
+
+
+def attention(model: Model, block: str, images: torch.Tensor) -> torch.Tensor:
+    """Give the normalised maps (N, pixels) after a block."""
+    seen = []
+    hook = model.net.blocks[block].register_forward_hook(lambda *parts: seen.append(parts[-1]))
+    model.net(images)
+    hook.remove()
+    return torch.nn.functional.normalize(seen[0].pow(2).mean(dim=1).flatten(1), dim=1)
+
+
+def hooks_of(*models: Model) -> int:
+    return sum(len(module._forward_hooks) for model in models for module in model.net.modules())
+
+
+def test_a_hint_is_the_squared_distance_of_attention_maps_of_one_size():
+    student, teacher = samples.model(samples.STANDARD), samples.model(samples.arch(BlockKind.PLAIN), 1)
+    x = samples.images(5)  # 8x8 and 4x4 maps here, 4x4 and 2x2 there
+    want = (attention(student, "s1b1", x) - attention(teacher, "s0b1", x)).square().sum(dim=1).mean()
+    with attention_hints(student, teacher) as hints:
+        for model in (student, teacher):
+            model.net(x)
+        torch.testing.assert_close(hints(), want)
+    same_ = [
+        attention(samples.model(samples.STANDARD, seed), block, x) for block in ("s0b1", "s1b1") for seed in (0, 1)
+    ]
+    other = samples.model(samples.STANDARD, 1)
+    with attention_hints(student, other) as hints:
+        for model in (student, other):
+            model.net(x)
+        both = [(same_[i] - same_[i + 1]).square().sum(dim=1).mean() for i in (0, 2)]
+        torch.testing.assert_close(hints(), (both[0] + both[1]) / 2)
+    assert hooks_of(student, teacher, other) == 0
+
+
+def test_hints_leave_no_hook_behind_even_where_training_fails(context):
+    student, teacher = samples.model(samples.STANDARD), samples.model(samples.STANDARD, 1)
+    trained = taught(context, student, teacher, depth=1.0, hint=1.0, fit=samples.FIT)
+    assert hooks_of(trained, student, teacher) == 0
+    with pytest.raises(TrainingError):
+        taught(samples.afresh(context, "bad"), student, teacher, hint=float("inf"), fit=samples.FIT)
+    assert hooks_of(student, teacher) == 0
+
+
+def test_hints_between_networks_without_maps_of_one_size_are_refused_before_training(context):
+    teacher = samples.model(samples.arch(stem=Stem(stride=4)), 1)  # 2x2 and 1x1
+    with pytest.raises(ConfigError, match=r"distill\.hint: .* no maps of one size above 1x1 to compare; give 0"):
+        taught(context, samples.model(samples.STANDARD), teacher, hint=1.0, fit=samples.FIT)
+    assert list(context.scratch.iterdir()) == []
 
 
 @pytest.mark.parametrize("hint", [0.0, 1.0])

@@ -2,13 +2,12 @@
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import samples
 import torch
 
-from compressor.arch import Arch, Bits, BlockKind, Exits, Quantization, Shortcut, WeightBits, widths
+from compressor.arch import Bits, BlockKind, Exits, Quantization, Shortcut, WeightBits, widths
 from compressor.errors import ModelError
 from compressor.folders import digest_of
 from compressor.layers import axes_of
@@ -18,17 +17,6 @@ from compressor.phases.exits import is_exit
 ARCHS = {f"{kind}": samples.compressed(kind) for kind in BlockKind} | {"float": samples.arch()}
 
 
-def saved(folder: Path, arch: Arch = samples.STANDARD) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    save(samples.model(arch), folder)
-    return folder
-
-
-def outputs(model: Model) -> list[torch.Tensor]:
-    with torch.no_grad():
-        return list(model.net.eval()(samples.images(5, model.arch)))
-
-
 class TestReload:
     @pytest.mark.parametrize("name", ARCHS)
     def test_a_model_reloads_bit_for_bit_and_unpickles_nothing(self, name, tmp_path, unpickled):
@@ -36,20 +24,20 @@ class TestReload:
         digest = save(model, tmp_path)
         again = load(tmp_path)
         assert same(model, again)
-        assert all(torch.equal(a, b) for a, b in zip(outputs(model), outputs(again), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(samples.outputs(model), samples.outputs(again), strict=True))
         assert digest == digest_of(tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["arch.json", "weights.safetensors"]
         assert unpickled == []
 
     def test_saving_what_was_loaded_writes_the_same_bytes(self, tmp_path):
-        first = saved(tmp_path / "first", ARCHS["basic"])
+        first = samples.saved(tmp_path / "first", ARCHS["basic"])
         (tmp_path / "again").mkdir()
         save(load(first), tmp_path / "again")
         for name in ("arch.json", "weights.safetensors"):
             assert (first / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
     def test_loading_leaves_the_callers_random_state(self, tmp_path):
-        saved(tmp_path)
+        samples.saved(tmp_path)
         before = torch.get_rng_state()
         load(tmp_path)
         assert torch.equal(torch.get_rng_state(), before)
@@ -72,7 +60,7 @@ class TestRebuild:
         before, after = model.net.state_dict(), out.net.state_dict()
         assert all(torch.equal(before[name], after[name]) for name in before)
         assert all(is_exit(name) for name in after.keys() - before.keys())
-        assert torch.equal(outputs(model)[-1], outputs(out)[-1])
+        assert torch.equal(samples.outputs(model)[-1], samples.outputs(out)[-1])
 
     def test_new_tensors_that_fit_keep_their_value(self):
         model = samples.model(samples.arch(exits=Exits((0.3, 0.6))))
@@ -113,7 +101,7 @@ class TestSelect:
         kept = {axis: [c for c in range(size) if c not in dropped[axis]] for axis, size in widths(model.arch).items()}
         smaller = select(model, kept)
         assert widths(smaller.arch) == {axis: size - 2 for axis, size in widths(model.arch).items()}
-        for ours, theirs in zip(outputs(smaller), outputs(model), strict=True):
+        for ours, theirs in zip(samples.outputs(smaller), samples.outputs(model), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
             assert ours.std() > 0.01
 

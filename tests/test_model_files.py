@@ -16,22 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from compressor.arch import Arch, BlockKind, Exits
+from compressor.arch import BlockKind, Exits
 from compressor.errors import CompressorError, ModelError
-from compressor.model import Model, load, same, save
-
-ARCHS = {f"{kind}": samples.compressed(kind) for kind in BlockKind} | {"float": samples.arch()}
-
-
-def saved(folder: Path, arch: Arch = samples.STANDARD) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    save(samples.model(arch), folder)
-    return folder
-
-
-def outputs(model: Model) -> list[torch.Tensor]:
-    with torch.no_grad():
-        return list(model.net.eval()(samples.images(5, model.arch)))
+from compressor.model import load, same
 
 
 class TestForeignFiles:
@@ -43,22 +30,22 @@ class TestForeignFiles:
 
     @pytest.mark.parametrize("name", ["arch.json", "weights.safetensors"])
     def test_a_missing_file_is_refused(self, name, tmp_path):
-        (saved(tmp_path) / name).unlink()
+        (samples.saved(tmp_path) / name).unlink()
         self.refuse(tmp_path, name)
 
     @pytest.mark.parametrize("share", [0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.999])
     def test_cut_weights_are_refused(self, share, tmp_path):
-        path = saved(tmp_path) / "weights.safetensors"
+        path = samples.saved(tmp_path) / "weights.safetensors"
         path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
         self.refuse(tmp_path, r"weights\.safetensors: is cut, changed or not a safetensors file")
 
     def test_weights_with_bytes_added_are_refused(self, tmp_path):
-        path = saved(tmp_path) / "weights.safetensors"
+        path = samples.saved(tmp_path) / "weights.safetensors"
         path.write_bytes(path.read_bytes() + b"more")
         self.refuse(tmp_path, "is cut, changed")
 
     def test_a_changed_bit_in_the_header_is_refused_or_says_the_same(self, tmp_path):
-        path = saved(tmp_path) / "weights.safetensors"
+        path = samples.saved(tmp_path) / "weights.safetensors"
         content, model, refused = path.read_bytes(), load(tmp_path), 0
         size = 8 + struct.unpack("<Q", content[:8])[0]
         places = [*range(8), *random.Random(0).sample(range(8, size), 60)]
@@ -74,7 +61,7 @@ class TestForeignFiles:
 
     @pytest.mark.parametrize("kind", ["torch.save", "pickle"])
     def test_a_pickle_under_our_name_is_refused_and_not_unpickled(self, kind, tmp_path, unpickled):
-        path = saved(tmp_path) / "weights.safetensors"
+        path = samples.saved(tmp_path) / "weights.safetensors"
         state = load_file(path)
         torch.save(state, path) if kind == "torch.save" else path.write_bytes(pickle.dumps(state))
         unpickled.clear()
@@ -98,14 +85,14 @@ class TestForeignFiles:
         ],
     )
     def test_tensors_that_do_not_belong_to_the_arch_are_refused(self, change, message, tmp_path):
-        path = saved(tmp_path) / "weights.safetensors"
+        path = samples.saved(tmp_path) / "weights.safetensors"
         state = load_file(path)
         change(state)
         save_file(state, path)
         self.refuse(tmp_path, message)
 
     def test_thresholds_may_be_infinite_and_nothing_else(self, tmp_path):
-        path = saved(tmp_path, ARCHS["basic"]) / "weights.safetensors"
+        path = samples.saved(tmp_path, samples.compressed()) / "weights.safetensors"
         assert load_file(path)["thresholds"].isinf().all()
         assert load(tmp_path).net.thresholds.isinf().all()
         state = load_file(path)
@@ -130,7 +117,7 @@ class TestForeignFiles:
         ],
     )
     def test_an_arch_that_cannot_be_is_refused_quickly(self, change, message, tmp_path):
-        path = saved(tmp_path) / "arch.json"
+        path = samples.saved(tmp_path) / "arch.json"
         data = json.loads(path.read_text())
         change(data)
         path.write_text(json.dumps(data))
@@ -139,7 +126,7 @@ class TestForeignFiles:
         assert time.process_time() - began < 3
 
     def test_the_widest_and_deepest_arch_is_refused_quickly(self, tmp_path):
-        path = saved(tmp_path) / "arch.json"
+        path = samples.saved(tmp_path) / "arch.json"
         data = json.loads(path.read_text())
         block = {"kind": "bottleneck", "widths": [65536, 65536], "stride": 1}
         data["arch"]["stages"] = [{"blocks": [block] * 300, "width": 65536, "shortcut": "project", "pool": False}]
@@ -163,7 +150,7 @@ def test_any_change_of_an_arch_file_is_refused_in_one_line_or_gives_a_network_th
     kind = data.draw(st.sampled_from(["basic", "plain", "inverted"]))
     origin = tmp_path / kind
     if not origin.exists():
-        saved(origin, replace(samples.compressed(BlockKind(kind)), exits=Exits((0.4,), width=2)))
+        samples.saved(origin, replace(samples.compressed(BlockKind(kind)), exits=Exits((0.4,), width=2)))
     content = json.loads((origin / "arch.json").read_text())
     spot = data.draw(st.sampled_from(places(content)[1:]))
     inside = content
@@ -176,7 +163,7 @@ def test_any_change_of_an_arch_file_is_refused_in_one_line_or_gives_a_network_th
     message = ""
     try:
         model = load(folder)
-        assert all(out.shape == (5, model.arch.task.outputs) for out in outputs(model))
+        assert all(out.shape == (5, model.arch.task.outputs) for out in samples.outputs(model))
     except CompressorError as error:
         message = str(error)
     assert "\n" not in message

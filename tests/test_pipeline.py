@@ -1,6 +1,9 @@
 """Chains: a result is made once, refers to its original, and a given checkpoint stands for its step."""
 
+import errno
 import itertools
+import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass, replace
@@ -55,10 +58,15 @@ class TestSharing:
 
 
 class TestGiven:
-    def test_a_folder_with_other_weights_than_its_record_is_a_model_of_its_own(self, tmp_path):
+    @pytest.mark.parametrize("name", ["arch.json", "weights.safetensors"])
+    def test_a_folder_with_another_model_than_its_record_is_refused_until_the_record_is_removed(self, tmp_path, name):
         folder = copied(finish(tmp_path, chain("P"))[0], tmp_path, tmp_path / "mine")
-        weights = folder / "weights.safetensors"
-        weights.write_bytes(weights.read_bytes()[::-1])
+        path = folder / name
+        path.write_bytes(path.read_bytes().replace(b"1", b"2") if name == "arch.json" else path.read_bytes()[::-1])
+        said = f"{folder}: arch.json or weights.safetensors is not what record.json says; it was cut or changed; "
+        with pytest.raises(StoreError, match=re.escape(f"{said}remove record.json to use it as a model of its own")):
+            given(folder)
+        (folder / "record.json").unlink()
         source = given(folder)
         assert source.key == f"given-{source.model}"
         assert (source.name, source.record) == ("given", None)
@@ -115,6 +123,21 @@ class TestGiven:
     def test_a_folder_without_a_model_is_refused_with_what_would_be_right(self, tmp_path):
         with pytest.raises(ModelError, match="give the folder of a phase"):
             given(tmp_path)
+
+    def test_a_folder_whose_name_is_too_long_is_refused_in_one_line(self, tmp_path):
+        with pytest.raises(StoreError, match="File name too long"):
+            given(tmp_path / ("x" * 300))
+
+    def test_a_folder_that_may_not_be_read_is_refused_by_name(self, tmp_path, monkeypatch):
+        folder = copied(finish(tmp_path, chain("P"))[0], tmp_path, tmp_path / "mine")
+
+        def refuse(path, *_args, **_options):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        monkeypatch.setattr(os, "stat", refuse)
+        with pytest.raises(StoreError, match="Permission denied") as caught:
+            given(folder)
+        assert str(caught.value).startswith(f"{folder}/")
 
     def test_changed_metrics_of_a_checkpoint_are_refused_by_name(self, tmp_path):
         folder = copied(finish(tmp_path, chain("P"))[0], tmp_path, tmp_path / "mine")

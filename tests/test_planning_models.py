@@ -81,8 +81,11 @@ class TestCheckpoints:
     def test_a_step_on_a_checkpoint_has_the_key_it_has_in_the_chain(self, run):
         assert self.given(run / "01-prune").last.key == keys(replace(CONFIG, order="PQ"))[-1]
 
-    def test_a_changed_checkpoint_starts_a_chain_of_its_own(self, run):
+    def test_a_changed_checkpoint_is_refused_and_without_its_record_starts_a_chain_of_its_own(self, run):
         (run / "01-prune" / "weights.safetensors").write_bytes(b"others")
+        with pytest.raises(ConfigError, match=r"checkpoint=.*01-prune: .* is not what record\.json says"):
+            self.given(run / "01-prune", "D")
+        (run / "01-prune" / "record.json").unlink()
         planned = self.given(run / "01-prune", "D")
         assert planned.steps[0].name == "given"
         assert dict(planned.last.inputs)["teacher"] is planned.steps[0]

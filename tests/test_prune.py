@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import samples
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from compressor.arch import BlockKind, Stage, widths
 from compressor.config import Importance, PruneConfig, PruneTarget, Scope
@@ -15,7 +17,7 @@ from compressor.layers import axes_of
 from compressor.losses import task_loss
 from compressor.model import Model, same
 from compressor.phases.importance import TAYLOR_BATCH, importance, strongest
-from compressor.phases.prune import prune
+from compressor.phases.prune import global_counts, layer_counts, prune
 from compressor.training import Context, batches
 
 SHORT = replace(samples.FIT, epochs=0)
@@ -73,6 +75,38 @@ def test_kept_channels_are_multiples_where_there_are_enough(round_to, context):
     before, after = pruned(context, ratio=0.45, round_to=round_to)
     for axis, size in widths(after.arch).items():
         assert size % round_to == 0 or size == widths(before.arch)[axis] < round_to
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    st.floats(0, 0.999),
+    st.integers(1, 9),
+    st.sampled_from([layer_counts, global_counts]),
+)
+def test_every_axis_of_at_least_one_step_keeps_a_multiple_unless_nothing_is_cut(sizes, ratio, round_to, count):
+    scores = {str(i): torch.linspace(1, 2, size) for i, size in enumerate(sizes)}
+    for size, kept in zip(sizes, count(scores, ratio, round_to).values(), strict=True):
+        assert 1 <= kept <= size
+        assert kept == size if ratio == 0 or size < round_to else kept % round_to == 0
+
+
+def test_7_channels_less_5_percent_in_steps_of_4_are_4():
+    assert layer_counts({"axis": torch.ones(7)}, 0.05, 4) == {"axis": 4}
+
+
+def test_a_target_is_met_in_whole_steps_on_every_axis(context):
+    _, after = pruned(context, target=PruneTarget(0.6, None), round_to=2)
+    assert all(size % 2 == 0 for size in widths(after.arch).values())
+
+
+def test_taylor_computes_on_the_threads_that_were_asked_for(context):
+    counts = []
+    model = samples.model(samples.arch())
+    model.net.register_forward_hook(lambda _, inputs, __: counts.append((len(inputs[0]), torch.get_num_threads())))
+    context = replace(context, runtime=replace(context.runtime, threads=2))
+    prune(replace(samples.PRUNE, criterion=Importance.TAYLOR, fit=SHORT), context, model)
+    assert {threads for size, threads in counts if size > 1} == {2}
+    assert torch.get_num_threads() == 1
 
 
 def test_a_ratio_of_0_keeps_every_weight(context):

@@ -1,6 +1,7 @@
 """Scores and intervals are those of the libraries that define them."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score, root_
 from torch import Tensor
 
 from compressor.arch import Task, TaskKind
-from compressor.quality import MEDMNIST, mean, per_image, quality, resampled, wilson
+from compressor.quality import MEDMNIST, mean, per_image, pull, quality, resampled, wilson
 
 KINDS = {kind: Task(kind, 2 if kind is TaskKind.BINARY else 5) for kind in MEDMNIST}
 REGRESSION = Task(TaskKind.REGRESSION, 3, mean=(10.0, -5.0, 0.0), scale=(3.0, 2.0, 0.5))
@@ -85,8 +86,7 @@ class TestClassification:
         )
 
     @pytest.mark.parametrize("kind", MEDMNIST)
-    def test_auc_and_accuracy_are_those_of_medmnists_evaluator(self, kind, monkeypatch):
-        monkeypatch.setattr("compressor.quality.RESAMPLES", 20)
+    def test_auc_and_accuracy_are_those_of_medmnists_evaluator(self, kind):
         task = KINDS[kind]
         out, targets = answers(task)
         found = quality(out, targets, task, medmnist=True).scores
@@ -95,6 +95,36 @@ class TestClassification:
         assert found["auc"].value == pytest.approx(getAUC(truth, scores, MEDMNIST[kind]))
         assert found["accuracy"].value == pytest.approx(getACC(truth, scores, MEDMNIST[kind]))
         assert 0 < found["auc"].low < found["auc"].value < found["auc"].high < 1
+
+    @pytest.mark.parametrize("kind", MEDMNIST)
+    def test_an_aucs_interval_is_that_of_a_bootstrap(self, kind):
+        task = KINDS[kind]
+        out, targets = answers(task)
+        found = quality(out, targets, task, medmnist=True).scores["auc"]
+        scores, truth = out.sigmoid() if kind is TaskKind.MULTILABEL else out.softmax(dim=1), targets.numpy()
+        slow = resampled(lambda rows: float(getAUC(truth[rows], scores.numpy()[rows], MEDMNIST[kind])), len(out))
+        assert (found.low, found.high) == pytest.approx((slow.low, slow.high), abs=0.2 * (slow.high - slow.low))
+
+    def test_the_spread_of_one_aucs_images_is_delongs_variance(self):
+        source = np.random.default_rng(0)
+        positive = source.random(60) < 0.3
+        scores = (source.normal(0, 1, 60) + positive).round(1)  # with ties
+        wins = np.sign(scores[positive][:, None] - scores[~positive]) / 2 + 0.5
+        want = sum(wins.mean(axis=axis).var(ddof=1) / wins.shape[1 - axis] for axis in (0, 1))
+        assert np.square(pull(scores, positive)).sum() == pytest.approx(want)
+
+    def test_an_auc_of_thousands_of_images_takes_less_than_a_second(self):
+        task = Task(TaskKind.MULTICLASS, 8)
+        out, targets = answers(task, n=3421)
+        quality(out, targets, task, medmnist=True)
+        began = time.process_time()
+        quality(out, targets, task, medmnist=True)
+        assert time.process_time() - began < 1
+
+    def test_perfect_answers_have_an_auc_of_1(self):
+        targets = torch.arange(20) % 5
+        found = quality(50.0 * torch.eye(5)[targets], targets, KINDS[TaskKind.MULTICLASS], medmnist=True).scores["auc"]
+        assert (found.low, found.value, found.high) == (1, 1, 1)
 
     def test_where_a_class_is_lacking_there_is_no_auc_and_the_rest_is_told(self):
         task = KINDS[TaskKind.MULTICLASS]

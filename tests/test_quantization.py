@@ -16,19 +16,9 @@ from compressor.quantization import (
     act_range,
     effective_scale,
     integers,
-    weight_levels,
 )
 
 MIXED = (1, 2, 3, 4, 5, 6, 7, 8)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def parts(bits: tuple[int, ...], channels: int) -> tuple[Tensor, Tensor]:
-    each = bits if len(bits) > 1 else bits * channels
-    return weight_levels(bits, channels), torch.tensor([b == 1 for b in each])
 
 
 def one_channel(weight: Tensor, scale: float, bits: int) -> Tensor:
@@ -54,27 +44,27 @@ def learned(scale: Tensor, gain: Tensor) -> Tensor:
 class TestWeights:
     @pytest.mark.parametrize("bits", [*((b,) for b in range(1, 9)), MIXED, MIXED[::-1], (4, 1) * 4])
     def test_channels_of_any_bits_in_one_operation_equal_a_loop_over_channels(self, bits):
-        weight, scale = normal(8, 3, 3, 3), torch.linspace(0.02, 0.4, 8)
-        out = RoundWeight.apply(weight, scale, *parts(bits, 8))
+        weight, scale = samples.normal(8, 3, 3, 3), torch.linspace(0.02, 0.4, 8)
+        out = RoundWeight.apply(weight, scale, *samples.grid(bits, 8))
         each = bits if len(bits) > 1 else bits * 8
         for c in range(8):
             torch.testing.assert_close(out[c], one_channel(weight[c], scale[c].item(), each[c]), rtol=1e-6, atol=1e-7)
             assert len(out[c].unique()) <= 2 ** each[c]
 
     def test_one_bit_is_the_sign_times_the_mean_magnitude(self):
-        weight = normal(4, 30)
-        out = RoundWeight.apply(weight, torch.full((4,), 9.0), *parts((1,), 4))
+        weight = samples.normal(4, 30)
+        out = RoundWeight.apply(weight, torch.full((4,), 9.0), *samples.grid((1,), 4))
         torch.testing.assert_close(out, weight.sign() * weight.abs().mean(dim=1, keepdim=True))
 
     @pytest.mark.parametrize("bits", range(1, 9))
     def test_a_negated_channel_rounds_to_the_negated_values_so_a_negative_norm_folds_exactly(self, bits):
-        weight, scale, rule = normal(8, 20), torch.full((8,), 0.3), parts((bits,), 8)
+        weight, scale, rule = samples.normal(8, 20), torch.full((8,), 0.3), samples.grid((bits,), 8)
         assert torch.equal(RoundWeight.apply(-weight, scale, *rule), -RoundWeight.apply(weight, scale, *rule))
         assert torch.equal(integers(-weight, scale, *rule), -integers(weight, scale, *rule))
 
     @pytest.mark.parametrize("bits", range(1, 9))
     def test_integers_are_whole_stay_within_the_grid_and_times_the_scale_are_the_weight(self, bits):
-        weight, scale, (levels, binary) = 9 * normal(8, 50), torch.full((8,), 0.1), parts((bits,), 8)
+        weight, scale, (levels, binary) = 9 * samples.normal(8, 50), torch.full((8,), 0.1), samples.grid((bits,), 8)
         whole = integers(weight, scale, levels, binary)
         assert torch.equal(whole, whole.round())
         assert whole.abs().max() == max(1, 2 ** (bits - 1) - 1)
@@ -84,9 +74,9 @@ class TestWeights:
 
     @pytest.mark.parametrize("bits", [(b,) for b in range(2, 9)])
     def test_gradients_are_those_of_plain_autograd(self, bits):
-        weight, scale = normal(8, 3, 3, 3), torch.linspace(0.05, 0.5, 8)
-        levels, binary = parts(bits, 8)
-        pull = normal(8, 3, 3, 3, seed=1)
+        weight, scale = samples.normal(8, 3, 3, 3), torch.linspace(0.05, 0.5, 8)
+        levels, binary = samples.grid(bits, 8)
+        pull = samples.normal(8, 3, 3, 3, seed=1)
         ours = [x.clone().requires_grad_() for x in (weight, scale)]
         (RoundWeight.apply(*ours, levels, binary) * pull).sum().backward()
         theirs = [x.clone().requires_grad_() for x in (weight, scale)]
@@ -97,9 +87,9 @@ class TestWeights:
         torch.testing.assert_close(ours[1].grad, theirs[1].grad, rtol=1e-4, atol=1e-5)
 
     def test_one_bit_channels_pass_the_gradient_straight_and_learn_no_step(self):
-        weight, scale = normal(2, 10).requires_grad_(), torch.ones(2, requires_grad=True)
-        pull = normal(2, 10, seed=1)
-        (RoundWeight.apply(weight, scale, *parts((1, 4), 2)) * pull).sum().backward()
+        weight, scale = samples.normal(2, 10).requires_grad_(), torch.ones(2, requires_grad=True)
+        pull = samples.normal(2, 10, seed=1)
+        (RoundWeight.apply(weight, scale, *samples.grid((1, 4), 2)) * pull).sum().backward()
         assert weight.grad is not None
         assert scale.grad is not None
         assert torch.equal(weight.grad[0], pull[0])
@@ -107,7 +97,7 @@ class TestWeights:
 
     def test_a_channel_of_zeros_stays_zero_and_finite(self):
         for bits in (2, 8):
-            out = RoundWeight.apply(torch.zeros(2, 5), torch.zeros(2), *parts((bits,), 2))
+            out = RoundWeight.apply(torch.zeros(2, 5), torch.zeros(2), *samples.grid((bits,), 2))
             assert torch.equal(out, torch.zeros(2, 5))
 
 
@@ -117,7 +107,7 @@ class TestActivations:
     def test_values_are_rounded_to_the_grid_and_clipped_at_its_ends(self, bits, signed):
         low, high = act_range(bits, signed)
         assert high - low == 2**bits - 1
-        x, scale = 100 * normal(500), 0.25
+        x, scale = 100 * samples.normal(500), 0.25
         out = RoundActivation.apply(x, torch.tensor(scale), low, high, 1.0)
         want = torch.tensor([min(high, max(low, round(v / scale))) * scale for v in x.tolist()])
         torch.testing.assert_close(out, want)
@@ -126,7 +116,12 @@ class TestActivations:
     @pytest.mark.parametrize("signed", [False, True])
     def test_gradients_are_those_of_plain_autograd(self, bits, signed):
         low, high = act_range(bits, signed)
-        x, scale, pull, gain = normal(2, 3, 8, 8), torch.tensor(1.0 / high), normal(2, 3, 8, 8, seed=1), 0.37
+        x, scale, pull, gain = (
+            samples.normal(2, 3, 8, 8),
+            torch.tensor(1.0 / high),
+            samples.normal(2, 3, 8, 8, seed=1),
+            0.37,
+        )
         ours = [t.clone().requires_grad_() for t in (x, scale)]
         (RoundActivation.apply(*ours, low, high, gain) * pull).sum().backward()
         theirs = [t.clone().requires_grad_() for t in (x, scale)]
@@ -140,9 +135,9 @@ class TestActivations:
     def test_the_gradient_is_the_same_in_both_memory_layouts(self):
         grads = []
         for layout in (torch.contiguous_format, torch.channels_last):
-            x = normal(2, 3, 4, 4).contiguous(memory_format=layout).requires_grad_()
+            x = samples.normal(2, 3, 4, 4).contiguous(memory_format=layout).requires_grad_()
             scale = torch.tensor(0.1, requires_grad=True)
-            pull = normal(2, 3, 4, 4, seed=1)
+            pull = samples.normal(2, 3, 4, 4, seed=1)
             (RoundActivation.apply(x, scale, 0, 15, 1.0) * pull).sum().backward()
             grads.append((x.grad, scale.grad))
         torch.testing.assert_close(grads[0], grads[1])

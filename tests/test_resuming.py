@@ -1,6 +1,7 @@
 """A training that was stopped goes on to the bit, and a damaged state is named and not used."""
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -183,20 +184,22 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 class TestDamagedState:
     @pytest.mark.parametrize("damage", DAMAGE)
-    def test_it_is_named_and_training_starts_afresh(self, damage, whole, context, signals):
+    def test_it_is_named_and_training_starts_afresh(self, damage, whole, context, signals, caplog):
         with pytest.raises(Interrupted):
             trained("sgd", replace(context, progress=stopping_at(5, terminate)))
         signals()
         DAMAGE[damage](context.scratch / "fit.safetensors")
-        with pytest.warns(UserWarning, match=r"fit\.safetensors: cannot be resumed .*; the step starts afresh"):
-            model = trained("sgd", context)
+        model = trained("sgd", context)
+        (said,) = caplog.messages
+        assert re.search(r"fit\.safetensors: cannot be resumed .*; the step starts afresh", said)
+        assert "\n" not in said
         assert same(model, whole("sgd")[0])
         assert timeless(context.scratch) == whole("sgd")[1]
 
-    def test_the_state_of_another_network_is_not_used(self, context):
+    def test_the_state_of_another_network_is_not_used(self, context, caplog):
         trained("sgd", context)
-        with pytest.warns(UserWarning, match="cannot be resumed"):
-            trained("dropout", context)
+        trained("dropout", context)
+        assert "cannot be resumed" in caplog.text
         assert len(history.read(context.scratch)) == 3
 
 
@@ -212,3 +215,40 @@ def test_a_save_that_fails_leaves_the_one_before(context, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         fit(start("sgd"), replace(FIT, epochs=4), context)
     assert (context.scratch / "fit.safetensors").read_bytes() == before
+
+
+class TestHistory:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        for epoch in (1, 2, 3):
+            history.append(tmp_path, {"epoch": epoch, "loss": 0.1 * epoch})
+        return tmp_path
+
+    def test_one_that_needs_no_cut_is_not_written(self, folder, monkeypatch):
+        before = history.read(folder)
+        monkeypatch.setattr(Path, "write_text", die)
+        history.truncate(folder, 3)
+        assert history.read(folder) == before
+
+    def test_a_cut_that_fails_leaves_the_one_before_and_a_cut_that_works_leaves_no_draft(self, folder, monkeypatch):
+        before = (folder / history.FILE).read_bytes()
+
+        def full(path: Path, text: str, encoding: str) -> None:
+            path.write_bytes(text.encode(encoding)[:5])
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "write_text", full)
+            with pytest.raises(OSError, match="No space left"):
+                history.truncate(folder, 1)
+        assert (folder / history.FILE).read_bytes() == before
+        history.truncate(folder, 1)
+        assert [line["epoch"] for line in history.read(folder)] == [1]
+        assert [path.name for path in folder.iterdir()] == [history.FILE]
+
+    def test_a_line_cut_by_a_kill_goes(self, folder):
+        with (folder / history.FILE).open("a") as file:
+            file.write('{"epoch": 4, "lo')
+        history.truncate(folder, 9)
+        history.append(folder, {"epoch": 4})
+        assert [line["epoch"] for line in history.read(folder)] == [1, 2, 3, 4]

@@ -38,6 +38,16 @@ def stop(*_arguments):
     raise KeyboardInterrupt
 
 
+def test_a_draft_that_is_not_what_its_record_says_can_be_written_again(finished):
+    store, folder = finished
+    draft = folder.rename(store.root / f".draft-{folder.name}")
+    (draft / "weights.safetensors").chmod(0o644)
+    (draft / "weights.safetensors").write_bytes(b"cut")
+    assert store.recover(folder.name) is None
+    assert not (draft / "record.json").exists()
+    assert all(path.stat().st_mode & 0o200 for path in draft.rglob("*"))
+
+
 class TestFinishedSteps:
     def test_a_finished_step_has_all_files_and_nothing_else(self, finished):
         _, folder = finished

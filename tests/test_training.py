@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressor import history
+from compressor import history, measure
 from compressor.arch import BlockKind
 from compressor.compute import threads
 from compressor.config import Schedule
 from compressor.data.types import Split
-from compressor.errors import TrainingError
+from compressor.errors import DataError, TrainingError
 from compressor.losses import task_loss
+from compressor.measure import val_loss
 from compressor.model import fresh, same
 from compressor.training import average_in, batches, copied, fit, generator, optimizer_for, rate
 
@@ -125,6 +126,30 @@ class TestFit:
 
 def split(n: int) -> Split:
     return Split(np.arange(n, dtype=np.uint8).reshape(-1, 1, 1, 1), np.arange(n, dtype=np.int64))
+
+
+def test_one_training_image_is_refused_in_one_line_before_anything_is_written(context):
+    one = replace(context.data, train=Split(context.data.train.images[:1], context.data.train.targets[:1]))
+    with pytest.raises(DataError, match="dataset digits: one training image; batch normalisation needs at least 2"):
+        fit(samples.model(samples.arch()), FIT, replace(context, data=one))
+    assert list(context.scratch.iterdir()) == []
+
+
+class TestValLoss:
+    def test_it_is_of_the_network_that_is_kept(self, context):
+        model = fit(samples.model(samples.arch()), replace(FIT, ema=0.9), context)
+        assert history.read(context.scratch)[-1]["val"] == pytest.approx(val_loss(model, context.data), rel=1e-5)
+
+    def test_its_images_are_spread_evenly_over_val(self, context, monkeypatch):
+        seen, whole = [], context.data.val
+        model = samples.model(samples.arch())
+        hook = model.net.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+        monkeypatch.setattr(measure, "QUICK", 40)
+        found = val_loss(model, context.data)
+        hook.remove()
+        assert torch.equal(torch.cat(seen), torch.from_numpy(whole.images[::3]))
+        third = replace(context.data, val=Split(whole.images[::3], whole.targets[::3]))
+        assert found == pytest.approx(val_loss(model, third))
 
 
 class TestBatches:

@@ -2,6 +2,7 @@
 
 from compressor.arch.checks import INNER, check, check_exits, check_quantization
 from compressor.arch.edits import fitted, keep, shrink, with_widths, without_stale_bits
+from compressor.arch.names import layer_names, tensor_names
 from compressor.arch.types import (
     FLOAT,
     RESIDUAL,
@@ -54,8 +55,10 @@ __all__ = [
     "exit_blocks",
     "fitted",
     "keep",
+    "layer_names",
     "shrink",
     "stream",
+    "tensor_names",
     "widths",
     "with_widths",
     "without_stale_bits",

@@ -1,12 +1,18 @@
 """What makes an arch impossible, refused before anything is made of it."""
 
+from difflib import get_close_matches
+
+from compressor.arch.names import layer_names, tensor_names
 from compressor.arch.types import FLOAT, RESIDUAL, Arch, BlockKind, Exits, Quantization, Stage, widths
 from compressor.errors import ConfigError, ModelError
 
-INNER = {BlockKind.BASIC: (1,), BlockKind.BOTTLENECK: (2,), BlockKind.INVERTED: (0, 1)}
-
-
-INNER |= {BlockKind.PLAIN: (1,), BlockKind.SEPARABLE: (1,)}
+INNER = {
+    BlockKind.BASIC: (1,),
+    BlockKind.BOTTLENECK: (2,),
+    BlockKind.INVERTED: (0, 1),
+    BlockKind.PLAIN: (1,),
+    BlockKind.SEPARABLE: (1,),
+}
 """How many widths a block of each kind may have."""
 
 
@@ -29,6 +35,7 @@ def check(arch: Arch) -> Arch:
     _check_pools(arch)
     if arch.quantization:
         check_quantization(arch.quantization)
+        _check_names(arch, arch.quantization)
     if arch.exits:
         check_exits(arch.exits)
     return arch
@@ -76,6 +83,17 @@ def _check_pools(arch: Arch) -> None:
             where = f"network {arch.name!r}: stages[{s}].pool"
             raise ModelError(f"{where}: images of {arch.input.size} pixels are 1x1 here already; leave it out")
         side = side // 2 if stage.pool else side
+
+
+def _check_names(arch: Arch, rule: Quantization) -> None:
+    """Refuse explicit bits of what the network does not have; nothing would read them."""
+    known = {"weights": layer_names(arch), "acts": tensor_names(arch)}
+    given = {"weights": [w.layer for w in rule.weights], "acts": [a.tensor for a in rule.acts]}
+    for what, names in given.items():
+        if unknown := sorted(set(names) - known[what]):
+            near = get_close_matches(unknown[0], known[what], 1, 0) or sorted(known[what])
+            where = f"network {arch.name!r}: quantization.{what}"
+            raise ModelError(f"{where}: there is no {unknown[0]!r}; the nearest is {near[0]!r}")
 
 
 def check_quantization(rule: Quantization) -> None:

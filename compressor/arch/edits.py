@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from compressor.arch.names import layer_names, tensor_names
 from compressor.arch.types import (
     Arch,
     Block,
@@ -57,17 +58,12 @@ def shrink(arch: Arch, depth: float, width: float) -> Arch:
 
 
 def without_stale_bits(arch: Arch) -> Arch:
-    """Drop explicit bits of blocks that are gone, and per-channel bits whose axis has another size now."""
+    """Drop explicit bits of layers and tensors that are gone, and per-channel bits whose axis has another size now."""
     if (rule := arch.quantization) is None:
         return arch
-    sizes, blocks = widths(arch), {f"s{s}b{b}" for s, stage in enumerate(arch.stages) for b in range(len(stage.blocks))}
-
-    def alive(name: str) -> bool:
-        first, _, rest = name.partition(".")
-        return first != "blocks" or rest.partition(".")[0] in blocks
-
-    weights = tuple(w for w in rule.weights if alive(w.layer) and len(w.bits) in (1, sizes.get(w.axis, 1)))
-    acts = tuple(a for a in rule.acts if alive(a.tensor))
+    sizes, there, tensors = widths(arch), layer_names(arch), tensor_names(arch)
+    weights = tuple(w for w in rule.weights if w.layer in there and len(w.bits) in (1, sizes.get(w.axis, 1)))
+    acts = tuple(a for a in rule.acts if a.tensor in tensors)
     return replace(arch, quantization=replace(rule, weights=weights, acts=acts))
 
 

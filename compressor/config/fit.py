@@ -50,7 +50,7 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         need(0 <= self.epochs <= 100_000, "fit.epochs", self.epochs, "0 to 100000")
-        need(1 <= self.batch <= 65536, "fit.batch", self.batch, "1 to 65536")
+        need(2 <= self.batch <= 65536, "fit.batch", self.batch, "2 to 65536; batch normalisation needs two")
         need(0 < self.lr <= 100, "fit.lr", self.lr, "a number above 0, at most 100")
         need(0 <= self.momentum < 1, "fit.momentum", self.momentum, "0 to 1, 1 excluded")
         need(0 <= self.weight_decay < 1, "fit.weight_decay", self.weight_decay, "0 to 1, 1 excluded")

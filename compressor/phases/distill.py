@@ -5,12 +5,12 @@ from torch import Tensor
 from compressor.arch import Arch, check, fitted, shrink, widths
 from compressor.calibration import calibrate
 from compressor.config import ArchitectureConfig, DistillConfig, Init
-from compressor.families import architecture
+from compressor.families import FAMILIES, architecture
 from compressor.importing import import_weights, read_tensors
 from compressor.losses import Outputs
 from compressor.model import Model, fresh, select
 from compressor.phases.importance import magnitude, strongest
-from compressor.phases.teaching import AttentionHints, taught
+from compressor.phases.teaching import attention_hints, taught
 from compressor.training import Context, fit
 
 CALIBRATION_IMAGES = 512
@@ -23,12 +23,15 @@ def named(name: str, like: Arch) -> Arch:
     return architecture(config, shape.channels, shape.size, shape.mean, shape.std, like.task)
 
 
-def student_arch(config: DistillConfig, model: Arch, teacher: Arch) -> Arch:
-    """Give the student: the model made shallower and thinner, or a named network that keeps what was compressed."""
+def student_arch(config: DistillConfig, model: Arch, original: Arch) -> Arch:
+    """Give the student: the model made shallower and thinner, or a named network that keeps what was compressed.
+
+    A model that is a named student itself was compressed from its own family's full size, not from the original.
+    """
     if config.student is None:
         return shrink(model, config.depth, config.width)
-    original = teacher if widths(model).keys() <= widths(teacher).keys() else model
-    return check(fitted(named(config.student, model), original, model))
+    whole = named(model.name, model) if model.name != original.name and model.name in FAMILIES else original
+    return check(fitted(named(config.student, model), whole, model))
 
 
 def narrowed(source: Model, arch: Arch) -> Model:
@@ -48,16 +51,21 @@ def start(config: DistillConfig, context: Context, model: Model, arch: Arch) -> 
     if config.init is Init.WEIGHTS:
         assert config.weights is not None, "the config's own check demands a file"
         full = named(config.student, arch) if config.student else arch
-        source = import_weights(full, read_tensors(context.files[config.weights]), {})
+        source = import_weights(full, read_tensors(context.files[config.weights]), {}, config.fit.seed)
     have, want = narrowed(source, arch).net.state_dict(), student.net.state_dict()
     fits = {name: have[name] for name in want if name in have and have[name].shape == want[name].shape}
     student.net.load_state_dict(want | fits)
     return student
 
 
-def distill(config: DistillConfig, context: Context, model: Model, teacher: Model) -> Model:
-    """Make the student, and train every head on the teacher's final head (T^2-scaled) and the labels."""
-    student = start(config, context, model, student_arch(config, model.arch, teacher.arch))
+def distill(
+    config: DistillConfig, context: Context, model: Model, teacher: Model, original: Model | None = None
+) -> Model:
+    """Make the student, and train every head on the teacher's final head (T^2-scaled) and the labels.
+
+    `original` is the network at the start of the chain where the teacher is another: what compression is relative to.
+    """
+    student = start(config, context, model, student_arch(config, model.arch, (original or teacher).arch))
     calibrate(student, context, images=CALIBRATION_IMAGES, seed=config.fit.seed)
     loss = taught(
         teacher,
@@ -68,9 +76,9 @@ def distill(config: DistillConfig, context: Context, model: Model, teacher: Mode
     )
     if not config.hint:
         return fit(student, config.fit, context, loss)
-    hints = AttentionHints(student, teacher)
+    with attention_hints(student, teacher) as hints:
 
-    def with_hints(outputs: Outputs, images: Tensor, targets: Tensor) -> Tensor:
-        return loss(outputs, images, targets) + config.hint * hints()
+        def with_hints(outputs: Outputs, images: Tensor, targets: Tensor) -> Tensor:
+            return loss(outputs, images, targets) + config.hint * hints()
 
-    return fit(student, config.fit, context, with_hints)
+        return fit(student, config.fit, context, with_hints)

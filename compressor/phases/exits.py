@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from compressor.arch import Exits, check, exit_blocks
+from compressor.arch import Exits, check, exit_blocks, without_stale_bits
 from compressor.calibration import calibrate
 from compressor.config import ExitConfig, Train
 from compressor.errors import ConfigError
@@ -21,7 +21,7 @@ def is_exit(name: str) -> bool:
 def add_exits(config: ExitConfig, context: Context, model: Model, teacher: Model | None = None) -> Model:
     """Attach a head at each position and train all heads, or the new ones alone (the rest then stays bit for bit)."""
     rule = Exits(config.positions, config.criterion, config.drop, config.width)
-    arch = check(replace(model.arch, exits=rule))
+    arch = check(without_stale_bits(replace(model.arch, exits=rule)))
     if not exit_blocks(arch):
         raise ConfigError(f"exit: network {arch.name!r} has one block, so no head can stand before its end")
     model = rebuild(model, arch, new=is_exit, seed=config.fit.seed)

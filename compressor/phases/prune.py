@@ -10,8 +10,10 @@ from torch import Tensor
 from compressor import cost
 from compressor.arch import Arch, with_widths
 from compressor.calibration import recalibrate_norms
+from compressor.compute import threads
 from compressor.config import PruneConfig, Scope
 from compressor.errors import ConfigError
+from compressor.measure import worst_macs
 from compressor.model import Model, select
 from compressor.network import Network
 from compressor.phases.importance import importance, relative, strongest
@@ -21,13 +23,17 @@ from compressor.training import Context, fit
 TOLERANCE = 0.02
 """How far from its target, as a share of it, a solved pruning may end."""
 
+LEAST = 1e-9
+"""A ratio that cuts only what `round_to` asks for."""
+
 SPARED = 0.05
 """The share of each axis that global pruning never takes."""
 
 
 def layer_counts(scores: Mapping[str, Tensor], ratio: float, round_to: int) -> dict[str, int]:
     """Give how many channels each axis keeps when each loses the same share."""
-    return {axis: _rounded(len(each) * (1 - ratio), len(each), round_to) for axis, each in scores.items()}
+    step = round_to if ratio else 1
+    return {axis: _rounded(len(each) * (1 - ratio), len(each), step) for axis, each in scores.items()}
 
 
 def global_counts(scores: Mapping[str, Tensor], ratio: float, round_to: int) -> dict[str, int]:
@@ -37,11 +43,15 @@ def global_counts(scores: Mapping[str, Tensor], ratio: float, round_to: int) -> 
     cut = ranked[min(len(ranked) - 1, round(ratio * len(ranked)))]
     counts = {axis: int((values >= cut).sum().item()) for axis, values in each.items()}
     spared = {axis: math.ceil(SPARED * len(values)) for axis, values in each.items()}
-    return {a: _rounded(max(counts[a], spared[a]), len(values), round_to) for a, values in each.items()}
+    step = round_to if ratio else 1
+    return {a: _rounded(max(counts[a], spared[a]), len(values), step) for a, values in each.items()}
 
 
 def _rounded(kept: float, size: int, round_to: int) -> int:
-    return min(size, max(1, round_to if size >= round_to else size, round(kept / round_to) * round_to))
+    """Give the nearest multiple that the axis has room for; an axis shorter than one step stays whole."""
+    if size < round_to:
+        return size
+    return min(size - size % round_to, max(round_to, round(kept / round_to) * round_to))
 
 
 def solve(arch: Arch, scores: Mapping[str, Tensor], config: PruneConfig) -> dict[str, int]:
@@ -59,7 +69,7 @@ def solve(arch: Arch, scores: Mapping[str, Tensor], config: PruneConfig) -> dict
         middle = (low + high) / 2
         above = _size(with_widths(arch, count(scores, middle, config.round_to)), config) > goal
         low, high = (middle, high) if above else (low, middle)
-    ends = (count(scores, ratio, config.round_to) for ratio in (low, high))
+    ends = (count(scores, ratio, config.round_to) for ratio in (low or LEAST, high))
     counts = min(ends, key=lambda counts: abs(_size(with_widths(arch, counts), config) - goal))
     counts = _polish(arch, scores, counts, config, goal)
     reached = _size(with_widths(arch, counts), config)
@@ -97,7 +107,8 @@ def _size(arch: Arch, config: PruneConfig) -> int:
 
 def prune(config: PruneConfig, context: Context, model: Model, teacher: Model | None = None) -> Model:
     """Keep the strongest channels of each axis, take the norms' statistics anew, then recover."""
-    scores = importance(model, context.data, config.criterion, config.fit.seed)
+    with threads(context.runtime, worst_macs(model)):
+        scores = importance(model, context.data, config.criterion, config.fit.seed)
     counts = solve(model.arch, scores, config)
     pruned = select(model, {axis: strongest(scores[axis], count) for axis, count in counts.items()})
     recalibrate_norms(pruned, context, images=config.recalibrate, seed=config.fit.seed)

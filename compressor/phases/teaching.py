@@ -1,11 +1,15 @@
 """Learning from a teacher: what distillation does, and what other phases may recover with."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
 from compressor.arch import Task
 from compressor.compute import device_of
 from compressor.config import RecoveryConfig
+from compressor.errors import ConfigError
 from compressor.losses import Loss, Outputs, imitation, over_heads, task_loss
 from compressor.model import Model
 from compressor.training import Context
@@ -40,29 +44,45 @@ def recovery_loss(
     )
 
 
-class AttentionHints:
-    """Compare where teacher and student look, after each stage that both have.
+@contextmanager
+def attention_hints(student: Model, teacher: Model) -> Iterator[Callable[[], Tensor]]:
+    """Compare where teacher and student look; give the distance for the last batch that both networks saw.
 
     Source: Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017: the squared distance of the
-    normalised maps of mean squared activation. Widths may differ; maps of other sizes are left out.
+    normalised maps of mean squared activation. For each size of map above 1x1 that both have, the last stage's maps of
+    that size are compared; widths and numbers of stages may differ.
+
+    Raises:
+        ConfigError: no size is common.
     """
+    with _attention(student) as ours, _attention(teacher) as theirs:
+        for model in (student, teacher):
+            shape = model.arch.input
+            with torch.no_grad():
+                images = torch.zeros(1, shape.channels, shape.size, shape.size, dtype=torch.uint8)
+                model.net.eval()(images.to(next(model.net.parameters()).device))
+        common = [pixels for pixels in ours if pixels in theirs and pixels > 1]
+        if not common:
+            raise ConfigError(
+                f"distill.hint: {student.arch.name!r} and its teacher {teacher.arch.name!r} have no maps of one size "
+                f"above 1x1 to compare; give 0"
+            )
+        yield lambda: torch.stack([(ours[p] - theirs[p]).square().sum(dim=1).mean() for p in common]).mean()
 
-    def __init__(self, student: Model, teacher: Model) -> None:
-        self.maps: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
-        for side, model in zip(self.maps, (student, teacher), strict=True):
-            for s, stage in enumerate(model.arch.stages):
-                model.net.blocks[f"s{s}b{len(stage.blocks) - 1}"].register_forward_hook(_keep(side, s))
 
-    def __call__(self) -> Tensor:
-        """Give the distance for the last batch that both networks saw."""
-        ours, theirs = self.maps
-        pairs = [(ours[s], theirs[s]) for s in ours if s in theirs and ours[s].shape == theirs[s].shape]
-        return torch.stack([(a - b).square().sum(dim=1).mean() for a, b in pairs]).mean()
+@contextmanager
+def _attention(model: Model) -> Iterator[dict[int, Tensor]]:
+    """Keep the attention maps (N, pixels) of the last batch that a network sees, by their number of pixels."""
+    maps: dict[int, Tensor] = {}
 
-
-def _keep(side: dict[int, Tensor], s: int):
-    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
+    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
         attention = out.float().square().mean(dim=1).flatten(1)
-        side[s] = torch.nn.functional.normalize(attention, dim=1)
+        maps[attention.shape[1]] = torch.nn.functional.normalize(attention, dim=1)
 
-    return hook
+    ends = [f"s{s}b{len(stage.blocks) - 1}" for s, stage in enumerate(model.arch.stages)]
+    hooks = [model.net.blocks[end].register_forward_hook(keep) for end in ends]
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
+            hook.remove()
