@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from terminal import TINY, process
 
 from compressor.folders import digest_of
-from terminal import TINY, process
 
 SETTINGS = (*TINY, "order=DPQE", "fit.epochs=3", "fit.warmup=0.5", "fit.ema=0.9", "runtime.save_seconds=0.02")
 

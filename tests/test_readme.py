@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from terminal import call
 
 import compressor
-from terminal import call
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"^```\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
