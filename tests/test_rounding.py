@@ -50,7 +50,6 @@ def test_the_gradient_of_a_step_in_bf16_is_within_a_few_percent_of_that_in_fp32(
     whole = torch.stack([gradients(RoundActivation.apply, *each)[1] for each in acts])
     half = [(act, x.bfloat16(), grad.bfloat16()) for act, x, grad in acts]
     rough = torch.stack([gradients(RoundActivation.apply, *each)[1] for each in half])
-    print(whole, rough, (rough - whole).norm() / whole.norm())
     assert (rough - whole).norm() < 0.03 * whole.norm()
 
 
