@@ -19,6 +19,7 @@ def trained(context: Context, *, compiled: bool) -> Model:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_rounded_network_with_exits_trains_compiled_to_nearly_the_same_weights(context):
     torch.compiler.reset()
     began = fresh(samples.compressed(), 0).net.state_dict()

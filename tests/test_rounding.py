@@ -1,6 +1,8 @@
 """Rounding activations in bf16, and as torch.compile sees it, has the gradients it has in fp32."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import samples
@@ -35,7 +37,7 @@ def seen(context: Context, bits: int) -> list[tuple[Act, Tensor, Tensor]]:
     return [(act, x.detach(), given[act].grad.detach()) for act, x in read.items()]
 
 
-def gradients(round_, act: Act, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def gradients(round_: Callable, act: Act, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     x, scale = x.clone().requires_grad_(), act.scale.detach().clone().requires_grad_()
     round_(x, scale, act.low, act.high, 1.0).backward(grad)
     assert x.grad is not None
@@ -58,8 +60,8 @@ def test_the_gradient_of_a_step_in_bf16_is_within_a_few_percent_of_that_in_fp32(
 def test_what_a_compiler_can_trace_rounds_alike_and_has_the_same_gradients(bits, signed):
     x, (low, high) = samples.normal(2, 3, 8, 8), act_range(bits, signed)
     scale, pull = torch.tensor(1.0 / high), samples.normal(2, 3, 8, 8, seed=1)
-    results = []
-    for round_ in (RoundActivation.apply, round_traced):
+    results, ways = [], (RoundActivation.apply, round_traced)
+    for round_ in cast(tuple[Callable[..., Tensor], ...], ways):
         leaves = [tensor.clone().requires_grad_() for tensor in (x, scale)]
         out = round_(*leaves, low, high, 0.37)
         (out * pull).sum().backward()

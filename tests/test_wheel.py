@@ -14,7 +14,18 @@ ROOT = Path(__file__).parents[1]
 def test_the_wheel_works_in_an_empty_folder(tmp_path: Path) -> None:
     built, installed, empty = (tmp_path / name for name in ("dist", "site", "empty"))
     empty.mkdir()
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(built), str(ROOT)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        str(built),
+        str(ROOT),
+    ]
     subprocess.run(build, check=True)
     (wheel,) = built.glob("*.whl")
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed), str(wheel)]
