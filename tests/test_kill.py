@@ -57,13 +57,16 @@ def killed_then_typed_again(folder: Path, moment: float) -> tuple[int, dict[str,
 def test_a_chain_killed_at_random_moments_ends_in_equal_weights(
     trials: int, whole: tuple[dict[str, str], float], tmp_path: Path
 ) -> None:
-    expected, seconds = whole
+    expected, latest = whole
     assert len(expected) == 5
-    moments, codes = random.Random(trials), []
-    for trial in range(trials):
-        folder = tmp_path / str(trial)
+    moments, killed = random.Random(trials), 0
+    while killed < trials:
+        folder = tmp_path / f"{killed}-{latest}"
         folder.mkdir()
-        code, found = killed_then_typed_again(folder, moments.uniform(0, 0.95 * seconds))
-        codes.append(code)
-        assert found == expected, f"trial {trial}"
-    assert codes.count(-signal.SIGKILL) >= 0.6 * trials, "most kills must hit a running chain"
+        moment = moments.uniform(0, latest)
+        code, found = killed_then_typed_again(folder, moment)
+        assert found == expected, f"killed after {moment:.3f} s, ended with {code}"
+        if code == -signal.SIGKILL:
+            killed += 1
+        else:  # it had ended before, as the machine is faster now; such a trial does not count
+            latest = moment
