@@ -13,8 +13,8 @@ from terminal import call
 import compressor
 
 README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.startswith("compressor ")]
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+COMMANDS = [line for kind, text in BLOCKS if not kind for line in text.splitlines() if line.startswith("compressor ")]
 PHASES = ("baseline", "distill", "prune", "quantize", "exit")
 SMALL = [
     "architecture.width=0.25",
