@@ -53,6 +53,7 @@ def killed_then_typed_again(folder: Path, moment: float) -> tuple[int, dict[str,
     return code, weights(store)
 
 
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("trials", [5, pytest.param(30, marks=pytest.mark.slow)])
 def test_a_chain_killed_at_random_moments_ends_in_equal_weights(
     trials: int, whole: tuple[dict[str, str], float], tmp_path: Path
