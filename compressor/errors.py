@@ -1,8 +1,14 @@
-"""What can go wrong in a way that the user can mend. The command prints one line and exits with 2."""
+"""What can go wrong in a way that the user can mend. The command prints one line and exits with the error's code."""
 
 
 class CompressorError(Exception):
-    """An error whose message says where, what, and what would have been right, in one line."""
+    """An error whose message says where, what, and what would have been right, in one line.
+
+    Attributes:
+        code: the command's exit code; 2, bad input, but for `UnfinishedError`.
+    """
+
+    code = 2
 
 
 class ConfigError(CompressorError, ValueError):
@@ -23,6 +29,12 @@ class StoreError(CompressorError):
 
 class TrainingError(CompressorError):
     """A training cannot go on, such as when its loss is no longer finite."""
+
+
+class UnfinishedError(CompressorError):
+    """A command did what it could, and its result stands, but some of its work failed: exit code 1."""
+
+    code = 1
 
 
 class Interrupted(BaseException):

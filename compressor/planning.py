@@ -1,5 +1,6 @@
 """From a command's settings to its steps: values are resolved and paths become content digests, so keys are known."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from compressor.config import BaselineConfig, DistillConfig, FitConfig, Precisio
 from compressor.data.types import Data
 from compressor.errors import CompressorError, ConfigError
 from compressor.families import FAMILIES, architecture
-from compressor.folders import disk, read_arch
+from compressor.folders import MIXTURE, disk, form_of, read_arch, read_mixture
 from compressor.phase import BY_NAME, Phase, parse_order
 from compressor.pipeline import Given, Source, Step, given
 from compressor.store import Store
@@ -45,34 +46,40 @@ def plan(config: RunConfig, data: Data) -> Plan:
     """
     files: dict[str, Path] = {}
     phases = parse_order(config.order)
-    steps: list[Source] = [_start(config, data, phases, files)]
+    if config.checkpoint is not None and not phases:
+        raise ConfigError(f"checkpoint={config.checkpoint}: an empty order runs nothing on it; give one such as Q")
+    steps = [start(config, data, files)]
     for phase in phases:
-        settings = _resolved(getattr(config, phase.name), phase, data, files)
-        inputs = {"model": steps[-1]} | _teacher(config, phase, data, steps)
-        inputs |= _student_original(config, phase, steps, inputs.get("teacher"))
-        steps.append(Step(phase, settings, tuple(inputs.items()), data.fingerprint))
+        steps.append(next_step(config, phase, resolved(config, phase, data, files), data, steps))
     return Plan(tuple(steps), files)
 
 
-def _start(config: RunConfig, data: Data, phases: tuple[Phase, ...], files: dict[str, Path]) -> Source:
+def start(config: RunConfig, data: Data, files: dict[str, Path]) -> Source:
+    """Give what a chain begins with: the baseline, or the given checkpoint. Files it reads are added to `files`."""
     if config.checkpoint is None:
         return _baseline(config, data, files)
-    if not phases:
-        raise ConfigError(f"checkpoint={config.checkpoint}: an empty order runs nothing on it; give one such as Q")
     return fitting(Path(config.checkpoint), "checkpoint", data)
+
+
+def next_step(config: RunConfig, phase: Phase, settings: Any, data: Data, steps: Sequence[Source]) -> Step:
+    """Put a phase, with its resolved settings, after the steps of a chain so far."""
+    inputs = {"model": steps[-1]} | _teacher(config, phase, data, steps)
+    inputs |= _student_original(config, phase, steps, inputs.get("teacher"))
+    return Step(phase, settings, tuple(inputs.items()), data.fingerprint)
 
 
 def _baseline(config: RunConfig, data: Data, files: dict[str, Path]) -> Step:
     arch = architecture(config.architecture, data.channels, data.size, data.mean, data.std, data.task)
     settings = config.baseline
     weights = settings.weights and _content(settings.weights, "baseline.weights", files)
-    resolved = BaselineConfig(arch, weights, settings.names, _fit(settings.fit, data.size))
+    resolved = BaselineConfig(arch, weights, settings.names, resolved_fit(settings.fit, data.size))
     return Step(BY_NAME["baseline"], resolved, (), data.fingerprint)
 
 
-def _resolved(settings: Any, phase: Phase, data: Data, files: dict[str, Path]) -> Any:
-    """Replace what is `auto` and what is a path, in the settings of any phase but the baseline."""
-    settings = replace(settings, fit=_fit(settings.fit, data.size))
+def resolved(config: RunConfig, phase: Phase, data: Data, files: dict[str, Path]) -> Any:
+    """Give the settings of any phase but the baseline, with nothing `auto` and digests, added to `files`, for paths."""
+    settings = getattr(config, phase.name)
+    settings = replace(settings, fit=resolved_fit(settings.fit, data.size))
     where, teacher = _teacher_setting(settings, phase)
     name = _teacher_name(teacher, where, files)
     if not isinstance(settings, DistillConfig):
@@ -85,7 +92,8 @@ def _resolved(settings: Any, phase: Phase, data: Data, files: dict[str, Path]) -
     return replace(settings, weights=weights, teacher=name)
 
 
-def _fit(fit: FitConfig, size: int) -> FitConfig:
+def resolved_fit(fit: FitConfig, size: int) -> FitConfig:
+    """Give how to train on images of `size` pixels a side, with the precision that `auto` means on this machine."""
     if fit.precision is not Precision.AUTO:
         return fit
     fast = size >= BF16_FROM and _computes_bf16()
@@ -125,7 +133,7 @@ def _teacher_name(teacher: str, where: str, files: dict[str, Path]) -> str:
     return name
 
 
-def _teacher(config: RunConfig, phase: Phase, data: Data, steps: list[Source]) -> dict[str, Source]:
+def _teacher(config: RunConfig, phase: Phase, data: Data, steps: Sequence[Source]) -> dict[str, Source]:
     where, teacher = _teacher_setting(getattr(config, phase.name), phase)
     if teacher == "none":
         return {}
@@ -137,7 +145,7 @@ def _teacher(config: RunConfig, phase: Phase, data: Data, steps: list[Source]) -
 
 
 def _student_original(
-    config: RunConfig, phase: Phase, steps: list[Source], teacher: Source | None
+    config: RunConfig, phase: Phase, steps: Sequence[Source], teacher: Source | None
 ) -> dict[str, Source]:
     """Give the original of a named student, whose widths are fractions of it, where the teacher is another model."""
     settings = getattr(config, phase.name)
@@ -168,13 +176,14 @@ def _original(config: RunConfig, start: Source, where: str, remedy: str) -> Sour
     )
 
 
-def fitting(folder: Path, where: str, data: Data) -> Given:
+def fitting(folder: Path, where: str, data: Data, *, mixtures: bool = False) -> Given:
     """Take a model's folder that reads these images and answers this task; `where` is the setting that names it.
 
     Raises:
         ConfigError: there is no model, it is damaged, or it does not fit the data.
     """
-    source, arch = _given(folder, where), read_arch(folder)
+    source = _given(folder, where, mixtures=mixtures)
+    arch = read_mixture(folder).experts[0] if form_of(folder) == MIXTURE else read_arch(folder)
     shape, wanted = _shape(arch.input.channels, arch.input.size), _shape(data.channels, data.size)
     if shape != wanted:
         raise ConfigError(f"{where}={folder}: reads {shape}, {data.name} has {wanted}; give a model of such images")
@@ -186,9 +195,9 @@ def fitting(folder: Path, where: str, data: Data) -> Given:
     return source
 
 
-def _given(folder: Path, where: str) -> Given:
+def _given(folder: Path, where: str, *, mixtures: bool = False) -> Given:
     try:
-        return given(folder)
+        return given(folder, mixtures=mixtures)
     except CompressorError as error:
         raise ConfigError(f"{where}={error}") from None
 

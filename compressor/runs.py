@@ -1,6 +1,6 @@
 """A run: one command's named folder with a folder of each finished phase, whole without the store, and a note."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,13 +28,17 @@ class StepNote:
 
 @dataclass(frozen=True)
 class RunNote:
-    """The content of run.json. `skipped` counts the unreadable images that its data left out."""
+    """The content of run.json. `skipped` counts the unreadable images that its data left out.
+
+    `refers` are the keys of steps that it needs in the store, beside those it has folders of.
+    """
 
     schema: int
     name: str
     order: str
     steps: tuple[StepNote, ...]
     skipped: int = 0
+    refers: tuple[str, ...] = ()
 
 
 def read_run(folder: Path) -> RunNote:
@@ -60,9 +64,10 @@ def find_runs(root: Path, besides: Path) -> Iterator[Path]:
 def keys_of(folder: Path) -> tuple[str, ...]:
     """Give the keys that a run refers to; a damaged note is an error, as nobody knows what else it refers to."""
     try:
-        return tuple(step.key for step in read_run(folder).steps)
+        note = read_run(folder)
     except CompressorError as error:
         raise StoreError(f"{error}; mend it, or remove {folder}: what it refers to is unknown") from None
+    return (*(step.key for step in note.steps), *note.refers)
 
 
 def results_of(folder: Path) -> tuple[str, list[tuple[str, Metrics | None]]]:
@@ -113,6 +118,11 @@ class Run:
         self.rows.append(row_of(metrics, place, stored=stored))
         step = StepNote(place, record.key, source.name, stored)
         self.note = replace(self.note, steps=(*self.note.steps, step))
+        self._write()
+
+    def refer(self, keys: Iterable[str]) -> None:
+        """Note steps that the run needs in the store beside those it knows of, so that they are kept."""
+        self.note = replace(self.note, refers=tuple(dict.fromkeys((*self.note.refers, *keys))))
         self._write()
 
     def _write(self) -> None:

@@ -19,6 +19,7 @@ from compressor.config import (
     Importance,
     Init,
     Optimizer,
+    PartsConfig,
     Precision,
     PruneConfig,
     PruneTarget,
@@ -27,6 +28,7 @@ from compressor.config import (
     RunConfig,
     Schedule,
     Scope,
+    StudyConfig,
     Train,
 )
 from compressor.data.types import Data
@@ -73,6 +75,29 @@ CONFIG = RunConfig(
     quantize=QuantizeConfig(Bits(4, 4), 8, 100, NO_TEACHER, FIT),
     exit=ExitConfig((0.5,), Criterion.CONFIDENCE, 0.01, 0, Train.JOINT, NO_TEACHER, FIT),
     runtime=fakes.RUNTIME,
+)
+STUDY = StudyConfig(
+    letters="DPQE",
+    seeds=(0, 1),
+    grid={
+        "D": ({"depth": 0.67}, {"depth": 0.34}),
+        "P": ({"ratio": 0.3}, {"ratio": 0.6}),
+        "Q": ({"bits": {"weight": 4, "act": 4}}, {"bits": {"weight": 2, "act": 4}}),
+        "E": ({"drop": 0.0}, {"drop": 0.02}),
+    },
+    cross=True,
+    setting=1,
+    parts=PartsConfig(singles=True, pairwise=True, insertion=True, permutations=True, repetition=True),
+    repeats=("DPQE", "DPPQE", "DPQPQE"),
+    reference="DPQE",
+    level=0.05,
+    figures=False,
+    plan=False,
+    executor="local",
+    workers=1,
+    address="local",
+    cpus=1.0,
+    retries=1,
 )
 DATA = fakes.data()
 

@@ -1,0 +1,1 @@
+"""Studies: functions that make many chains and read their records."""
