@@ -97,14 +97,23 @@ def test_two_orders_that_are_everywhere_equal_differ_by_nothing():
     assert (found.mean, found.p, found.flips) == (0.0, 1.0, 0.0)
 
 
+def spreading(sd: float) -> PairPoints:
+    return seeds([(0.95 + d, 0.95 + d, 0.94, 0.94) for d in (-sd, 0.0, sd)])
+
+
 def test_a_pair_borrows_spread_from_noisier_ones_and_lends_none_away():
-    quiet = seeds([(0.95 + d, 0.95 + d, 0.94, 0.94) for d in (-0.001, 0.0, 0.001)])
-    noisy = seeds([(0.95 + d, 0.95 + d, 0.94, 0.94) for d in (-0.01, 0.0, 0.01)])
-    alone, beside, loud = one(quiet), *compare([quiet, noisy, noisy, noisy], Split.VAL, 0.0, 0.05)[:2]
+    family = [spreading(0.001), *[spreading(0.005)] * 3]
+    alone, (beside, loud, *_) = one(family[0]), compare(family, Split.VAL, 0.0, 0.05)
     assert alone.scale == pytest.approx(0.001)
-    assert beside.scale == pytest.approx(((0.001**2 + (0.001**2 + 3 * 0.01**2) / 4) / 2) ** 0.5)
-    assert loud.scale == loud.sd == pytest.approx(0.01)
+    assert beside.scale == pytest.approx(((0.001**2 + (0.001**2 + 3 * 0.005**2) / 4) / 2) ** 0.5)
+    assert loud.scale == loud.sd == pytest.approx(0.005)
     assert (alone.df, beside.df) == (2, 4)
+
+
+def test_no_pair_borrows_more_spread_than_chance_makes_of_an_equal_one():
+    most = stats.f.ppf(0.99, 2, 2)
+    quiet, _ = compare([spreading(0.001), spreading(0.03)], Split.VAL, 0.0, 0.05)
+    assert quiet.scale == pytest.approx((0.001**2 * (1 + (1 + most) / 2) / 2) ** 0.5)
 
 
 def test_a_setting_that_one_order_lacks_with_a_seed_is_not_compared():

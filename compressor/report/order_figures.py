@@ -117,10 +117,8 @@ def insertion_figure(verdicts: Sequence[Verdict], insertions: Sequence[Insertion
                 _difference(panel, places[-1], judged, -unit.factor if side else unit.factor, style)
         _rows(panel, names, places)
         panel.set_xlabel(f"ahead of its reverse on val, {unit.difference}")
-        used = dict.fromkeys(insertion.holding for insertion in insertions)
-        for label, (colour, marker, face) in (
-            {"the pair": PAIR} | {str(each): HOLDINGS[each] for each in used}
-        ).items():
+        styles = {str(insertion.holding): HOLDINGS[insertion.holding] for insertion in insertions}
+        for label, (colour, marker, face) in (({"the pair": PAIR} if verdicts else {}) | styles).items():
             panel.plot([], [], marker, color=colour, markerfacecolor=face, markersize=4.5, label=label)
         drawn.legend(loc="outside upper center", ncols=2, handletextpad=0.2, columnspacing=1)
     return drawn

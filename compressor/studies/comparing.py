@@ -10,6 +10,8 @@ from scipy import special
 from compressor.studies.fronts import Frame, Point, Split, frame_of, mean_quality, spots
 
 RESAMPLES = 4000
+CHANCE = 0.99
+"""So far into the distribution of the ratio of two equal variances, a larger one is held for chance."""
 ROUNDING = 1e-9
 """A spread below this part of the qualities is rounding, not noise."""
 
@@ -84,9 +86,10 @@ def compare(pairs: Sequence[PairPoints], split: Split, step: float, level: float
     """Compare the orders of each pair by the hypervolume of their fronts, seed by seed.
 
     The seeds of one pair say little about its spread, so that of the others is called in: the variance is the mean of
-    the pair's own and of that pooled over all pairs, but never below its own. It counts with the degrees of freedom of
-    the pair, and as many again from the others (a third of theirs, at most its own). This keeps the level where pairs
-    spread alike and where one spreads many times as much as the others (tests/test_verdicts.py).
+    the pair's own and of that pooled over all pairs, but never below its own. What pairs spread more than chance makes
+    of equal spreads is not lent. The pair's own degrees of freedom count, and as many again from the others (a third of
+    theirs, at most its own). This keeps the level where pairs spread alike and where some spread many times as much as
+    others (tests/test_studies_verdicts.py).
 
     Args:
         pairs: a family; its members share their spread.
@@ -99,12 +102,17 @@ def compare(pairs: Sequence[PairPoints], split: Split, step: float, level: float
     own = [max(sample.variance, step**2) for sample in samples]
     free = [sample.freedom for sample in samples]
     total = sum(free)
-    pooled = sum(v * d for v, d in zip(own, free, strict=True)) / total if total else 0.0
     results = []
     for sample, variance, df in zip(samples, own, free, strict=True):
-        used = max(variance, (variance + pooled) / 2)
+        lent = [d * min(v, _highest(variance, d, df)) for v, d in zip(own, free, strict=True) if d and df]
+        used = max(variance, (variance + sum(lent) / max(total, 1)) / 2)
         results.append(_comparison(sample, used, df + min(df, (total - df) / 3), level))
     return tuple(results)
+
+
+def _highest(variance: float, lender: int, borrower: int) -> float:
+    """Give the variance that chance can make of an equal spread beside this one, by their degrees of freedom."""
+    return variance * float(special.fdtri(lender, borrower, CHANCE))
 
 
 def _sample(pair: PairPoints, split: Split) -> _Sample:
