@@ -13,9 +13,7 @@ from pathlib import Path
 
 from compressor.config import RunConfig
 from compressor.errors import CompressorError, ConfigError, Interrupted
-
-BAD_INPUT = 2
-"""The exit code when the user can mend what went wrong."""
+from compressor.interrupts import arrived
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,17 @@ class Command:
 
 COMMANDS = {
     "run": Command("run an order of phases, such as order=DPQE"),
+    "order": Command("measure which order of techniques is best", "order"),
+    "moe": Command("make compressed networks the experts of a mixture, with a router", "moe"),
     "baseline": Command("train the uncompressed network, or start from published weights", order=""),
     "distill": Command("teach a smaller student", order="D", checkpoint=True),
     "prune": Command("remove channels of a saved model, then recover", order="P", checkpoint=True),
     "quantize": Command("round a saved model to few bits", order="Q", checkpoint=True),
     "exit": Command("add early heads to a saved model", order="E", checkpoint=True),
     "evaluate": Command("measure a saved model; cost_table=true adds a row a layer", "evaluate", checkpoint=True),
+    "bench": Command("time a saved model against its original, on several engines", "bench", checkpoint=True),
+    "export": Command("write a saved model as files for other runtimes, checked against it", "export", checkpoint=True),
+    "predict": Command("answer image files with an exported or saved model", "predict"),
     "list": Command("show runs and their phases", "list_runs"),
     "clean": Command("list stored steps that no run refers to; clean.delete=true deletes them", "clean"),
     "version": Command("print the versions of compressor, Python and torch", "version"),
@@ -70,19 +73,27 @@ compressor COMMAND --help lists a command's settings and options.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command that the first word names, and give the exit code: 0, 2 (bad input) or 128 + signal."""
+    """Run the command that the first word names, and give the exit code.
+
+    It is 0, 1 (some of the work failed), 2 (bad input) or 128 + the number of a signal.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(words)
     except CompressorError as error:
-        return complain(str(error))
+        return complain(error)
     except Interrupted as interrupt:
         return _interrupted(interrupt.signal)
     except KeyboardInterrupt:
-        return _interrupted(2)
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _interrupted(arrived() or 2)
+    except BrokenPipeError:
+        return silence()
+
+
+def silence() -> int:
+    """Write no more, as the reader of our output, such as `head`, has seen enough; that is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _dispatch(words: list[str]) -> int:
@@ -105,12 +116,17 @@ def _no_command(name: str) -> str:
     return f"no command {name!r}; {hint}commands are {', '.join(COMMANDS)}"
 
 
-def complain(message: str) -> int:
-    """Print one line to stderr, and give the exit code for bad input."""
+def complain(error: CompressorError) -> int:
+    """Print an error as one line to stderr, and give its exit code."""
+    say(str(error))
+    return error.code
+
+
+def say(message: str) -> None:
+    """Print one line to stderr."""
     sys.stderr.write(f"compressor: {' '.join(message.split())}\n")
-    return BAD_INPUT
 
 
 def _interrupted(signal: int) -> int:
-    complain("interrupted; what is done is saved, and the same command goes on from there")
+    say("interrupted; what is done is saved, and the same command goes on from there")
     return 128 + signal

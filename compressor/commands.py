@@ -1,25 +1,32 @@
 """One short function a command: the readable main paths. Each gets the settings and the run directory."""
 
 import platform
+import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from compressor.codec import encode
-from compressor.config import RunConfig
+from compressor.config import RunConfig, RuntimeConfig
 from compressor.data import load_data
 from compressor.data.types import Data
-from compressor.errors import ModelError
-from compressor.folders import disk, write_json
+from compressor.errors import ConfigError, ModelError
+from compressor.folders import MIXTURE, disk, form_of, write_json
 from compressor.pipeline import Bench, run, with_bytes
 from compressor.planning import fitting, plan
 from compressor.records import Measurement
 from compressor.report import tables
 from compressor.report.progress import progress_of
+from compressor.report.study_progress import followed
 from compressor.report.text import bytes_of, compact, console
 from compressor.runs import SCHEMA, Run, RunNote, find_runs, keys_of, results_of
 from compressor.store import Store
+from compressor.studies import mixtures
 
-EVALUATION = "evaluate.json"
+BENCHMARK = "bench.json"
+EVALUATION, STUDY = "evaluate.json", "study.json"
+MIXTURES = "moe.json"
 
 
 def run_order(config: RunConfig, folder: Path) -> None:
@@ -42,18 +49,61 @@ def _say_skipped(data: Data) -> None:
         console().print(f"{data.name}: {data.skipped} image files cannot be read and were left out", soft_wrap=True)
 
 
+def order(config: RunConfig, folder: Path) -> None:
+    """Measure each pair of techniques both ways, decide with statistics, sort, and show what was found."""
+    assert config.study is not None, "configs/order.yaml has it"
+    from compressor.report import study as report
+    from compressor.studies import orders
+    from compressor.studies.execution import Workplace, execute
+    from compressor.studies.outlook import outlook
+    from compressor.studies.study import conclude
+
+    data, store = load_data(config.dataset, config.runtime), Store(Path(config.store))
+    planned = orders.plan(config, config.study, orders.trials(config.study), data)
+    if config.study.plan:
+        console().print(report.outlook_table(outlook(planned.steps, store)))
+        return
+    keys = tuple(step.key for step in planned.steps)
+    Run(folder, RunNote(SCHEMA, config.name, config.study.letters, (), data.skipped, keys), (), store).begin()
+    place = Workplace(store.root, config.dataset, config.runtime, planned.files)
+    with followed(config.runtime.progress) as watch:
+        outcomes = execute(planned.steps, place, config.study.execution, watch)
+    found = conclude(config.name, config.study, planned, outcomes, store, data)
+    with disk(folder):
+        write_json(folder / STUDY, found)
+    report.show(found, folder, figures=config.study.figures)
+    _say_skipped(data)
+    console().print(f"study: {_short(folder / STUDY)}", soft_wrap=True)
+    report.complete(found)
+
+
+def moe(config: RunConfig, folder: Path) -> None:
+    """Make mixtures of compressed networks, one a seed, and show each beside its rivals."""
+    assert config.moe is not None, "configs/moe.yaml has it"
+    data, store = load_data(config.dataset, config.runtime), Store(Path(config.store))
+    planned = mixtures.plan(config, config.moe, data)
+    made = Run(folder, RunNote(SCHEMA, config.name, "MoE", (), data.skipped, planned.keys), planned.ends, store)
+    made.begin()
+    from compressor.report.moe_tables import show as show_mixtures
+    from compressor.studies.moe import study
+
+    bench = Bench(store, data, config.runtime, planned.files, progress_of(config.runtime.progress))
+    found = study(config, config.moe, planned, bench, made.add)
+    made.refer(found.keys)
+    with disk(folder):
+        write_json(folder / MIXTURES, found)
+    show_mixtures(found, folder, figures=config.moe.figures)
+    _say_skipped(data)
+    console().print(f"mixtures: {_short(folder / MIXTURES)}", soft_wrap=True)
+
+
 def evaluate(config: RunConfig, folder: Path) -> None:
     """Measure a saved model on the configured images, and show its quality, its exits and its cost."""
     assert config.checkpoint is not None, "configs/evaluate.yaml makes it mandatory"
     data = load_data(config.dataset, config.runtime)
-    source = fitting(Path(config.checkpoint), "checkpoint", data)
-    from compressor.cost import cost_table
-    from compressor.measure import measure
-    from compressor.model import load
-
-    model = load(source.folder)
-    measured = with_bytes(measure(model, data, config.runtime), source.folder)
-    layers = encode(cost_table(model)) if config.cost_table else []
+    source = fitting(Path(config.checkpoint), "checkpoint", data, mixtures=True)
+    measured, table = _measured(source.folder, data, config.runtime)
+    measured, layers = with_bytes(measured, source.folder), encode(table) if config.cost_table else []
     result = {"schema": 1, "key": source.key, "checkpoint": str(source.folder), "data": data.fingerprint}
     result |= {"skipped": data.skipped, "measured": measured, "layers": layers}
     try:
@@ -66,6 +116,21 @@ def evaluate(config: RunConfig, folder: Path) -> None:
     console().print(f"evaluation: {_short(folder / EVALUATION)}", soft_wrap=True)
 
 
+def _measured(folder: Path, data: Data, runtime: RuntimeConfig) -> tuple[Measurement, Sequence[Any]]:
+    """Measure the model or the mixture in a folder, and count its layers."""
+    if form_of(folder) == MIXTURE:
+        from compressor import mixture
+
+        mixed = mixture.load_mixture(folder)
+        return mixture.measure(mixed, data, runtime), mixture.cost_table(mixed)
+    from compressor.cost import cost_table
+    from compressor.measure import measure
+    from compressor.model import load
+
+    model = load(folder)
+    return measure(model, data, runtime), cost_table(model)
+
+
 def _show_evaluation(measured: Measurement, layers: list[dict[str, float | str]]) -> None:
     shown = console()
     shown.print(tables.scores_table(measured))
@@ -74,6 +139,49 @@ def _show_evaluation(measured: Measurement, layers: list[dict[str, float | str]]
     shown.print(tables.cost_table(measured))
     if layers:
         shown.print(tables.layers_table(layers))
+
+
+def bench(config: RunConfig, folder: Path) -> None:
+    """Time a saved model against its original on the test images, and show how many times faster it is."""
+    data = load_data(config.dataset, config.runtime)
+    from compressor.deploy.bench import benchmark
+    from compressor.report.bench import show
+
+    result = benchmark(config, data, folder, progress_of(config.runtime.progress))
+    with disk(folder):
+        write_json(folder / BENCHMARK, result)
+    show(result, folder)
+    _say_skipped(data)
+    console().print(f"benchmark: {_short(folder / BENCHMARK)}", soft_wrap=True)
+
+
+def export(config: RunConfig, folder: Path) -> None:
+    """Write a saved model as files for other runtimes, and show how well they agree with PyTorch."""
+    assert config.export is not None, "configs/export.yaml has it"
+    assert config.checkpoint is not None, "the command needs it"
+    data = load_data(config.dataset, config.runtime)
+    source = fitting(Path(config.checkpoint), "checkpoint", data)
+    from compressor.deploy import export as exporting
+    from compressor.report.export import parity_table, size_line
+
+    target, progress = folder / config.export.format, progress_of(config.runtime.progress)
+    note = exporting.export(source, config.export, target, data.test, config.runtime, progress)
+    console().print(parity_table(note.parity))
+    console().print(size_line(note))
+    _say_skipped(data)
+    console().print(f"export: {_short(target)}", soft_wrap=True)
+
+
+def predict(config: RunConfig, folder: Path) -> None:
+    """Answer image files with an exported model or a checkpoint."""
+    assert config.predict is not None, "configs/predict.yaml has it"
+    if config.model is None or config.input is None:
+        raise ConfigError("predict needs model=FOLDER, an export's or a phase's, and input=FILE, FOLDER or PATTERN")
+    from compressor.deploy import predict as predicting
+
+    rows_show = config.predict.output is None and sys.stdout.isatty()  # a bar among the rows of a table garbles both
+    progress = progress_of(config.runtime.progress and not rows_show)
+    predicting.predict(config.model, config.input, config.predict, config.runtime.threads, progress)
 
 
 def list_runs(config: RunConfig, folder: Path) -> None:

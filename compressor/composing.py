@@ -20,13 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from compressor import interrupts
-from compressor.cli import COMMANDS, complain
+from compressor.cli import COMMANDS, complain, silence
 from compressor.codec import decode
 from compressor.config import RunConfig
 from compressor.errors import CompressorError, ConfigError
 from compressor.folders import disk
 from compressor.mending import mended
 from compressor.phase import parse_order
+from compressor.studies.orders import check
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 """What Hydra raises before the command starts when words or files are wrong."""
@@ -132,6 +133,7 @@ def decoded(composed: DictConfig) -> RunConfig:
     ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     config = decode(RunConfig, _expanded(OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)))
     parse_order(config.order)
+    check(config)
     return config
 
 
@@ -160,7 +162,9 @@ def _attempt(name: str, composed: DictConfig, folder: Path) -> tuple[int, str | 
     try:
         COMMANDS[name].call(_settings(name, composed), folder)
     except CompressorError as error:
-        return complain(str(error)), str(error)
+        return complain(error), str(error)
+    except BrokenPipeError:  # Hydra would call it an error
+        return silence(), None
     return 0, None
 
 
@@ -183,7 +187,19 @@ class Callbacks:
         try:
             _settings(config_name if config_name in COMMANDS else "run", config)
         except CompressorError as error:
-            sys.exit(complain(str(error)))
+            sys.exit(complain(error))
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Start or join Ray where its launcher would, which takes SIGTERM and cannot join a cluster."""
+        if not config.hydra.launcher["_target_"].endswith(".RayLauncher"):
+            return
+        from compressor.studies.ray_execution import connect
+
+        settings: Any = OmegaConf.to_container(config.hydra.launcher.ray.init, resolve=True)
+        try:
+            connect(**settings)
+        except CompressorError as error:
+            sys.exit(complain(error))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Show a sweep in one table, and end with its exit code."""
@@ -192,11 +208,11 @@ class Callbacks:
         try:
             code = report_sweep(Path(config.hydra.sweep.dir))
         except CompressorError as error:
-            code = complain(str(error))
+            code = complain(error)
         if code:
             sys.exit(code)
 
     def _nothing(self, **_: Any) -> None:
         pass
 
-    on_run_end = on_multirun_start = on_job_start = on_job_end = _nothing
+    on_run_end = on_job_start = on_job_end = _nothing

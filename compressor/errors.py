@@ -37,8 +37,10 @@ class UnfinishedError(CompressorError):
     code = 1
 
 
-class Interrupted(BaseException):
+class Interrupted(KeyboardInterrupt):
     """SIGINT or SIGTERM arrived; the running step has been saved.
+
+    It is a KeyboardInterrupt as that is what others, such as Ray, let through from a signal's handler.
 
     Attributes:
         signal: the signal's number; the command exits with 128 + signal.

@@ -23,13 +23,18 @@ def install() -> None:
         signal.signal(number, _arrived)
 
 
+def arrived() -> int | None:
+    """Tell the number of the signal that arrived last."""
+    return _pending
+
+
 @contextmanager
 def deferred() -> Iterator[Callable[[], int | None]]:
     """Hold signals back; the given function tells the number of one that arrived. It is raised at the end."""
     global _depth
     _depth += 1
     try:
-        yield lambda: _pending
+        yield arrived
     finally:
         _depth -= 1
     if _pending is not None and _depth == 0:

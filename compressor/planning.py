@@ -141,7 +141,7 @@ def _teacher(config: RunConfig, phase: Phase, data: Data, steps: Sequence[Source
         return {"teacher": steps[-1]}
     if teacher != "baseline":
         return {"teacher": fitting(Path(teacher), where, data)}
-    return {"teacher": _original(config, steps[0], f"{where}=baseline", f"give {where}=FOLDER, a model's folder")}
+    return {"teacher": original_of(config, steps[0], f"{where}=baseline", f"give {where}=FOLDER, a model's folder")}
 
 
 def _student_original(
@@ -151,11 +151,11 @@ def _student_original(
     settings = getattr(config, phase.name)
     if not isinstance(settings, DistillConfig) or settings.student is None:
         return {}
-    original = _original(config, steps[0], f"{phase.name}.student={settings.student}", "put its folder there")
+    original = original_of(config, steps[0], f"{phase.name}.student={settings.student}", "put its folder there")
     return {} if teacher and teacher.key == original.key else {"original": original}
 
 
-def _original(config: RunConfig, start: Source, where: str, remedy: str) -> Source:
+def original_of(config: RunConfig, start: Source, where: str, remedy: str) -> Source:
     """Find the network that a chain began with; that of a checkpoint is in the store, or in a folder beside it."""
     if not isinstance(start, Given) or start.record is None or start.record.original.key == start.key:
         return start

@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 import samples
 import torch
+from absl import logging
 
 from compressor import interrupts
 from compressor.data import load_data
@@ -16,6 +17,7 @@ from compressor.data.types import Data
 from compressor.training import Context
 
 torch.set_num_threads(1)
+logging.get_absl_handler().python_handler.stream = sys.__stderr__  # else it closes a captured one; openvino brings it
 hypothesis.settings.register_profile(
     "steady", deadline=None, derandomize=True
 )  # equal examples, however busy the machine

@@ -17,7 +17,7 @@ from compressor.store import Store
 
 WRONG = {
     "": {
-        "frobnicate": "commands are run, baseline",
+        "frobnicate": "commands are run, order",
         "rnu order=P": "did you mean run?",
         "-sc install=tcsh": "bash, zsh, fish",
         "prune": "prune needs checkpoint=FOLDER",

@@ -71,7 +71,8 @@ class TestSettings:
 
     @pytest.mark.parametrize("name", EXPERIMENTS)
     def test_every_experiment_is_whole_and_names_its_runs(self, name: str) -> None:
-        config = composed("run", f"+experiment={name}", *NEEDED.get(name, ()))
+        command = {"order": "order", "hybrid": "moe"}.get(name.rpartition("_")[2], "run")
+        config = composed(command, f"+experiment={name}", *NEEDED.get(name, ()))
         assert (config.name, config.order) == (name, "DPQE")
 
     @pytest.mark.parametrize("name", PRESETS)
@@ -134,7 +135,7 @@ class TestCompletion:
         ("line", "expected"),
         [
             ("compressor ", list(COMMANDS)),
-            ("compressor e", ["exit", "evaluate"]),
+            ("compressor e", ["exit", "evaluate", "export"]),
             ("compressor run prune.r", ["prune.ratio=", "prune.recalibrate=", "prune.recovery.", "prune.round_to="]),
             ("compressor run fit=s", ["fit=small", "fit=smoke"]),
             ("compressor run +experiment=digits_d", ["+experiment=digits_dpqe"]),

@@ -58,6 +58,7 @@ def test_workers_run_each_step_once_after_what_it_reads(digits: Data, tmp_path: 
     assert threads == {str(max(1, (os.cpu_count() or 1) // 2))}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_costs_its_step_only_and_that_is_run_again(digits: Data, tmp_path: Path) -> None:
     base = step("base", data=digits)
     killed, gone = step("killed", base, data=digits, act="kill"), step("gone", base, data=digits, act="exit", times=9)
@@ -69,6 +70,7 @@ def test_a_worker_that_dies_costs_its_step_only_and_that_is_run_again(digits: Da
     assert outcomes[gone.key].error == f"{gone.key}: its worker ended 2 times, last (exit code 3)"
 
 
+@pytest.mark.slow
 def test_what_ends_a_study_in_a_worker_ends_it_in_one_line(digits: Data, tmp_path: Path) -> None:
     base = step("base", data=digits)
     steps = [base, *(step(f"x{i}", base, data=digits, act="vanish" if i == 1 else "", seconds=1.0) for i in range(4))]
@@ -78,6 +80,7 @@ def test_what_ends_a_study_in_a_worker_ends_it_in_one_line(digits: Data, tmp_pat
     assert not any(map(alive, planted.pids(tmp_path / "log").values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_workers_at_a_safe_point_and_the_study_goes_on(
     number: int, digits: Data, tmp_path: Path
@@ -99,6 +102,7 @@ def test_a_signal_stops_workers_at_a_safe_point_and_the_study_goes_on(
     assert len(history.splitlines()) == EPOCHS, "no epoch was run twice"
 
 
+@pytest.mark.slow
 def test_workers_end_with_a_killed_driver_and_leave_the_draft_to_the_next_one(digits: Data, tmp_path: Path) -> None:
     training = planted.training(digits, EPOCHS)
     child = planted.driver(tmp_path, "local", "2", "local", str(EPOCHS))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given as examples
 from hypothesis import strategies as st
 from settings import CONFIG, DATA, STUDY
@@ -112,7 +113,7 @@ class TestRepeats:
             sizes = {"s0": 16, "s1": 32, "s2": 64}
             for turn in range(1, turns + 1):
                 settings = settings_of(CONFIG, {"P": ({"ratio": ratio},)}, Choice("P", 0, turn, turns))
-                sizes = layer_counts({axis: range(size) for axis, size in sizes.items()}, settings.ratio, 1)
+                sizes = layer_counts({axis: torch.zeros(size) for axis, size in sizes.items()}, settings.ratio, 1)
             widths.append(sizes)
         assert widths[0] == widths[1]
 

@@ -1,5 +1,7 @@
 """Everything a command can be told. Values and their comments: configs/; here are the types and the ranges."""
 
+from compressor.config.bench import BenchConfig
+from compressor.config.deploy import Container, Engine, ExportConfig, ExportFormat, PredictConfig, PredictFormat
 from compressor.config.fit import FitConfig, Optimizer, Precision, Schedule
 from compressor.config.images import AugmentConfig, DatasetConfig
 from compressor.config.phases import (
@@ -18,21 +20,30 @@ from compressor.config.phases import (
 )
 from compressor.config.ranges import need
 from compressor.config.run import ArchitectureConfig, CleanConfig, RunConfig, RuntimeConfig
+from compressor.config.study import PartsConfig, StudyConfig
 
 __all__ = [
     "ArchitectureConfig",
     "AugmentConfig",
     "BaselineConfig",
     "BaselineSettings",
+    "BenchConfig",
     "CleanConfig",
+    "Container",
     "DatasetConfig",
     "DistillConfig",
+    "Engine",
     "ExitConfig",
+    "ExportConfig",
+    "ExportFormat",
     "FitConfig",
     "Importance",
     "Init",
     "Optimizer",
+    "PartsConfig",
     "Precision",
+    "PredictConfig",
+    "PredictFormat",
     "PruneConfig",
     "PruneTarget",
     "QuantizeConfig",
@@ -41,6 +52,7 @@ __all__ = [
     "RuntimeConfig",
     "Schedule",
     "Scope",
+    "StudyConfig",
     "Train",
     "need",
 ]

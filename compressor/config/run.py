@@ -4,10 +4,14 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from compressor.config.bench import BenchConfig
+from compressor.config.deploy import ExportConfig, PredictConfig
 from compressor.config.fit import FitConfig
 from compressor.config.images import DatasetConfig
+from compressor.config.moe import MoeSettings
 from compressor.config.phases import BaselineSettings, DistillConfig, ExitConfig, PruneConfig, QuantizeConfig
 from compressor.config.ranges import need
+from compressor.config.study import StudyConfig
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,13 @@ class RunConfig:
     exit: ExitConfig
     runtime: RuntimeConfig
     clean: CleanConfig = field(default=CleanConfig(delete=False))
+    bench: BenchConfig | None = None
+    study: StudyConfig | None = None
+    moe: MoeSettings | None = None
+    export: ExportConfig | None = None
+    predict: PredictConfig | None = None
+    model: str | None = None
+    input: str | None = None
 
     def __post_init__(self) -> None:
         plain = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name)

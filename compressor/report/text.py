@@ -67,6 +67,13 @@ def ratio(number: float) -> str:
     return f"{number:.0f} x" if number >= 99.95 else f"{number:.1f} x" if number >= 9.995 else f"{number:.2f} x"
 
 
+def duration(seconds: float) -> str:
+    """Write a time to two figures or so: `45 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def bytes_of(folder: Path) -> int:
     """Count the bytes of a folder's files."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -31,34 +31,53 @@ TICK = 1.0
 
 def work(board: Board, workplace: Workplace, config: ExecutionConfig, watch: Watch) -> None:
     """Run the open steps of a board as tasks of the Ray at `config.address`."""
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("study.executor=ray needs the package ray: pip install 'compressor[ray]'") from None
-    with _connected(ray, config), interrupts.deferred() as arrived:  # Ray swallows what a signal's handler raises
+    with _connected(config) as ray, interrupts.deferred() as arrived:  # Ray's own waits would hide what a signal raises
         _Tasks(ray, board, workplace, config).work(watch, arrived)
 
 
-@contextmanager
-def _connected(ray: Any, config: ExecutionConfig) -> Iterator[None]:
-    """Start or join Ray, unless this process has done so already; Ctrl-C and SIGTERM stay ours."""
+def connect(address: str | None = None, where: str = "hydra.launcher.ray.init.address", **settings: Any) -> None:
+    """Start Ray here (`local` or None) or join the one at an address, unless it is there; Ctrl-C and SIGTERM stay ours.
+
+    `where`: the setting that named the address. The others are those of `ray.init`.
+
+    Raises:
+        ConfigError: Ray is not installed, does not start, or does not answer.
+    """
+    ray, address = _ray(where), address or "local"
     if ray.is_initialized():
-        yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    here = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if config.address == "local" else {}
+    here = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address == "local" else {}
     try:
-        _call(config.address)
+        _call(address)
         with _own_signals():
-            ray.init(address=config.address, logging_level="ERROR", log_to_driver=False, **here)
+            ray.init(address=address, **{"logging_level": "ERROR", **here, **settings})
     except Exception as error:  # noqa: BLE001 - Ray raises all kinds when it is not there, or not in time
-        reason, where = str(error).strip().partition("\n")[0], f"study.address={config.address}"
+        reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"{where}: Ray does not answer ({reason}); give local, or the address of a running cluster, and try again"
+            f"{where}={address}: Ray does not answer ({reason}); give local, or the address of a running cluster"
         ) from None
+
+
+def _ray(where: str) -> Any:
     try:
-        yield
+        import ray
+    except ImportError:
+        raise ConfigError(f"{where}: Ray needs the package ray: pip install 'compressor[ray]'") from None
+    return ray
+
+
+@contextmanager
+def _connected(config: ExecutionConfig) -> Iterator[Any]:
+    """Give Ray, connected; one that this process uses already stays."""
+    ray = _ray("study.executor=ray")
+    if ray.is_initialized():
+        yield ray
+        return
+    connect(config.address, where="study.address", log_to_driver=False)
+    try:
+        yield ray
     finally:
         with _own_signals():
             ray.shutdown()
