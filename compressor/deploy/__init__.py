@@ -1,0 +1,1 @@
+"""What ships: exported files, the runtimes that run them, and how fast they are."""

@@ -1,0 +1,89 @@
+"""The engines that networks are timed on: which are installed, and how each is made to answer images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from compressor.config.deploy import ExportFormat
+from compressor.deploy.bench_stats import Runner
+from compressor.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The packages an engine needs, the extra that brings them, its files' format (None: the checkpoint's own)."""
+
+    packages: tuple[str, ...]
+    extra: str
+    format: ExportFormat | None
+    bf16: bool
+
+
+ENGINES = {
+    "torch": Engine(("torch",), "", None, bf16=True),
+    "onnxruntime": Engine(("onnx", "onnxruntime"), "onnx", ExportFormat.ONNX, bf16=False),
+    "openvino": Engine(("openvino",), "openvino", ExportFormat.OPENVINO, bf16=True),
+}
+
+
+def choose(names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Give the engines to time, and a line for each that `auto` leaves out.
+
+    Raises:
+        ConfigError: an engine was asked for by name whose package is not installed.
+    """
+    wanted = tuple(ENGINES) if tuple(names) == ("auto",) else tuple(names)
+    lacking = {name: _lack(name) for name in wanted}
+    absent = [line for line in lacking.values() if line]
+    if absent and tuple(names) != ("auto",):
+        raise ConfigError(f"bench.engines={','.join(names)}: {absent[0]}")
+    return tuple(name for name in wanted if not lacking[name]), tuple(absent)
+
+
+def _lack(name: str) -> str:
+    engine = ENGINES[name]
+    missing = [package for package in engine.packages if find_spec(package) is None]
+    return f"{name} needs the package {missing[0]}: pip install 'compressor[{engine.extra}]'" if missing else ""
+
+
+def ready(engine: str) -> None:
+    """Import what an engine needs before it can read a network, so that its own memory is not the network's."""
+    names = ("compressor.routing",) if engine == "torch" else ("compressor.deploy.runtime", engine)
+    for name in names:
+        import_module(name)
+
+
+def runner(folder: Path, engine: str, precision: str, threads: int) -> Runner:
+    """Read a network, a checkpoint's folder for torch and an export's for the others, and give what answers images."""
+    if engine == "torch":
+        return _torch(folder, precision, threads)
+    from compressor.deploy.runtime import load_export
+
+    exported = load_export(folder, engine=engine, threads=threads, precision=precision)
+    return lambda images: exported.predict(images).exits
+
+
+def _torch(folder: Path, precision: str, threads: int) -> Runner:
+    """Answer as `routing.route` does: after each exit, only the images that stay go on."""
+    import torch
+
+    from compressor.data.types import Split
+    from compressor.model import load
+    from compressor.routing import route
+
+    model, bf16 = load(folder), precision == "bf16"
+    model.net.eval()
+    if bf16:
+        model.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def run(images: np.ndarray) -> np.ndarray:
+        torch.set_num_threads(threads)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            _, taken = route(model, Split(images, np.empty(0)), batch=len(images))
+        return taken.numpy()
+
+    return run

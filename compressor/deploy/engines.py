@@ -1,0 +1,111 @@
+"""What runs one exported stage: onnxruntime, OpenVINO or numpy. Each is imported only when it is asked for."""
+
+from collections.abc import Callable
+from importlib import import_module, metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from compressor.config.deploy import Engine, ExportFormat
+from compressor.errors import ConfigError, ModelError
+
+Stage = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+"""Maps images, uint8 (n, C, H, W), or features, float32, to a head's outputs (n, outputs) and the next features."""
+
+READERS = {
+    ExportFormat.ONNX: (Engine.ONNXRUNTIME, Engine.OPENVINO),
+    ExportFormat.OPENVINO: (Engine.OPENVINO,),
+    ExportFormat.PACKED: (Engine.TORCH, Engine.NUMPY),
+}
+"""The engines that read a format, the usual one first."""
+
+PRECISIONS = {Engine.ONNXRUNTIME: ("fp32",), Engine.OPENVINO: ("fp32", "bf16")}
+
+EXTRAS = {Engine.ONNXRUNTIME: "onnx", Engine.OPENVINO: "openvino"}
+
+
+def package(engine: Engine) -> ModuleType:
+    """Import an engine's package; without it the error names the extra that brings it."""
+    try:
+        return import_module(engine.value)
+    except ImportError:
+        hint = f": pip install 'compressor[{EXTRAS[engine]}]'" if engine in EXTRAS else ""
+        raise ConfigError(f"engine {engine} needs the package {engine}{hint}") from None
+
+
+def installed(engine: Engine) -> bool:
+    """Tell whether an engine can be used here."""
+    try:
+        package(engine)
+    except ConfigError:
+        return False
+    return True
+
+
+def version_of(engine: Engine) -> str:
+    """Give the version of an engine's package."""
+    try:
+        return metadata.version(engine.value)
+    except metadata.PackageNotFoundError:
+        return str(getattr(package(engine), "__version__", "unknown"))
+
+
+def open_stage(engine: Engine, path: Path, threads: int, precision: str) -> Stage:
+    """Make a stage's file ready to run on the CPU; `threads` 0 lets the engine choose.
+
+    `precision` is that of what is not integers: fp32, or with OpenVINO bf16.
+
+    Raises:
+        ConfigError: the engine is not installed, or has no such precision.
+        ModelError: the engine cannot read the file.
+    """
+    if precision not in PRECISIONS[engine]:
+        raise ConfigError(f"precision {precision}: {engine} computes in {' or '.join(PRECISIONS[engine])}")
+    module = package(engine)
+    try:
+        if engine is Engine.OPENVINO:
+            return _openvino(module, path, threads, precision)
+        return _onnxruntime(module, path, threads)
+    except Exception as error:  # noqa: BLE001 - engines raise classes of their own
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path}: {engine} {version_of(engine)} cannot run it ({reason})") from None
+
+
+def _onnxruntime(module: Any, path: Path, threads: int) -> Stage:
+    options = module.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    session = module.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (source,) = (each.name for each in session.get_inputs())
+    names = _ordered([each.name for each in session.get_outputs()])
+
+    def run(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        out, *features = session.run(names, {source: values})
+        return out, features[0] if features else None
+
+    return run
+
+
+def _ordered(names: list[str]) -> list[str]:
+    """Put a stage's `output` first; a second one is the features, whatever their name."""
+    return sorted(names, key=lambda name: name != "output")
+
+
+def _openvino(module: Any, path: Path, threads: int, precision: str) -> Stage:
+    hint = "f32" if precision == "fp32" else precision  # without one, OpenVINO takes bf16 wherever it is faster
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = module.Core().compile_model(str(path), "CPU", settings)
+    request = compiled.create_infer_request()
+    names = [next(iter(port.get_names())) for port in compiled.outputs]
+    ports = [names.index(name) for name in _ordered(names)]
+
+    def run(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        request.infer({0: values})
+        out, *features = (np.array(request.get_output_tensor(port).data) for port in ports)
+        return out, features[0] if features else None
+
+    return run

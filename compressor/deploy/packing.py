@@ -1,0 +1,103 @@
+"""Between a trainable model and the packed file: folded on the way out, rebuilt with norms that scale and shift."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compressor.arch import FLOAT
+from compressor.deploy.folding import picked
+from compressor.deploy.graph import stages_of
+from compressor.deploy.nodes import Layer
+from compressor.deploy.packed import Packed, PackedLayer, read_packed
+from compressor.errors import ModelError
+from compressor.layers import Act, PadShortcut
+from compressor.model import Model, fresh
+
+
+def packed_of(model: Model) -> Packed:
+    """Give what the packed file holds of a model; its integers are those of every other exported format."""
+    layers = {
+        node.name: _layer(node, model) for stage in stages_of(model) for node in stage.nodes if isinstance(node, Layer)
+    }
+    named = dict(model.net.named_modules())
+    acts = {name: act.scale.item() for name, act in named.items() if isinstance(act, Act) and act.bits != FLOAT}
+    maps = {name: picked(pad) for name, pad in named.items() if isinstance(pad, PadShortcut)}
+    thresholds = model.net.thresholds.numpy().copy() if len(model.net.exits) else np.empty(0, np.float32)
+    return Packed(model.arch, layers, acts, maps, thresholds)
+
+
+def _layer(node: Layer, model: Model) -> PackedLayer:
+    bits = model.net.get_submodule(node.name).bits
+    assert isinstance(bits, tuple), "a layer with weights has bits"
+    return PackedLayer(node.weight, bits, node.scale, node.bias)
+
+
+def rebuilt(path: Path) -> Model:
+    """Read a packed file as a model of torch, whose outputs are the original's but for the last bits.
+
+    Raises:
+        ModelError: the file is damaged, or its tensors do not fit its network.
+    """
+    packed = read_packed(path)
+    try:
+        return _model(packed)
+    except (KeyError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        raise ModelError(f"{path}: its tensors do not fit its network ({text[:150]})") from None
+
+
+@torch.no_grad()
+def _model(packed: Packed) -> Model:
+    model = fresh(packed.arch, seed=0)
+    want = model.net.state_dict()
+    state = {name: tensor for name, tensor in want.items() if name.endswith("num_batches_tracked")}
+    for name, layer in packed.layers.items():
+        state |= _tensors(name, layer, want)
+    state |= {f"{name}.scale": torch.tensor(scale) for name, scale in packed.acts.items()}
+    state |= {f"{name}.map": _map(sources, want[f"{name}.map"]) for name, sources in packed.maps.items()}
+    if len(packed.thresholds):
+        state["thresholds"] = torch.from_numpy(packed.thresholds.copy())
+    model.net.load_state_dict(state)
+    model.net.eval()
+    return model
+
+
+def _tensors(name: str, layer: PackedLayer, want: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give the state of a layer, and of the norm after a convolution, which multiplies by the scales."""
+    weights, biases = torch.tensor(layer.weights, dtype=torch.float32), torch.from_numpy(layer.biases.copy())
+    scales = torch.ones_like(biases) if layer.scales is None else torch.from_numpy(layer.scales.copy())
+    norm, state = _norm(name), {}
+    if norm:
+        state |= _plain(norm, scales, biases)
+        scales = torch.ones_like(scales)
+    else:
+        state[f"{name}.bias"] = biases
+        weights = weights * scales.view(-1, *[1] * (weights.ndim - 1))
+    if layer.scales is not None:
+        state[f"{name}.scale"] = scales
+    return state | {f"{name}.weight": weights.reshape(want[f"{name}.weight"].shape)}
+
+
+def _norm(name: str) -> str | None:
+    """Name the norm that follows a convolution; linear layers have none."""
+    owner, _, last = name.rpartition(".")
+    return f"{owner}.{last.replace('conv', 'norm')}" if last.startswith("conv") else None
+
+
+def _plain(norm: str, scales: Tensor, biases: Tensor) -> dict[str, Tensor]:
+    """Give the state of a norm that multiplies by `scales` and adds `biases`."""
+    variance = torch.full_like(scales, 1 - 1e-5)  # plus BatchNorm2d's eps: 1
+    parts = {"weight": scales, "bias": biases, "running_mean": torch.zeros_like(scales), "running_var": variance}
+    return {f"{norm}.{part}": value for part, value in parts.items()}
+
+
+def _map(sources: tuple[int, ...], like: Tensor) -> Tensor:
+    """Turn what each output channel copies into the 0/1 buffer (out, in) of an option-A shortcut."""
+    out, taken = torch.zeros_like(like), torch.tensor(sources)
+    if len(taken) != len(out) or (taken >= out.shape[1]).any() or (taken < -1).any():
+        raise RuntimeError("a shortcut copies channels that are not there")
+    rows = torch.nonzero(taken >= 0).flatten()
+    out[rows, taken[rows]] = 1
+    return out

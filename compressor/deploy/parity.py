@@ -1,0 +1,149 @@
+"""Whether exported files answer as PyTorch does, over the whole test set, on every engine here that reads them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compressor.arch import Task, TaskKind
+from compressor.compute import threads
+from compressor.config import RuntimeConfig
+from compressor.config.deploy import Engine, ExportFormat
+from compressor.cost import paths
+from compressor.data.types import Split
+from compressor.deploy.engines import EXTRAS, READERS, installed, open_stage, version_of
+from compressor.deploy.note import EngineParity, ExitsNote, InputNote, Parity, StageNote
+from compressor.deploy.packing import rebuilt
+from compressor.deploy.rebuilt import open_model
+from compressor.deploy.runtime import Exported, Predictions
+from compressor.errors import ConfigError, ModelError
+from compressor.model import Model
+from compressor.progress import Progress
+from compressor.quality import per_image
+from compressor.routing import BATCH, route
+
+SHARE = 0.001
+"""The part of the answers that may differ from PyTorch's; one always may."""
+
+TOLERANCE = 0.05
+"""What an output of a regression may differ by before its answer is another one, in deviations of the target."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Exported files before they are an export: their format, folder and stages, and what the runtime must know."""
+
+    format: ExportFormat
+    folder: Path
+    stages: tuple[StageNote, ...]
+    input: InputNote
+    exits: ExitsNote | None
+
+    def open(self, engine: Engine, task: Task, count: int) -> Exported:
+        """Make them ready to answer on `count` threads, as `runtime.load_export` does."""
+        if self.format is ExportFormat.PACKED:
+            return open_model(rebuilt(self.folder / self.stages[0].file), engine, count)
+        stages = tuple(open_stage(engine, self.folder / stage.file, count, "fp32") for stage in self.stages)
+        return Exported(self.input, task, self.exits, stages)
+
+
+def engines_for(kind: ExportFormat) -> tuple[Engine, ...]:
+    """Give the engines that agreement is measured on: those installed that read the format, at least one.
+
+    Packed files are measured with torch; the numpy reference would take hours.
+    """
+    readers = [engine for engine in READERS[kind] if engine is not Engine.NUMPY]
+    if found := tuple(engine for engine in readers if installed(engine)):
+        return found
+    extra = EXTRAS[readers[0]]
+    raise ConfigError(f"export.format={kind} needs the package {readers[0]}: pip install 'compressor[{extra}]'")
+
+
+def measure_parity(model: Model, files: Files, test: Split, runtime: RuntimeConfig, progress: Progress) -> Parity:
+    """Answer every test image with PyTorch and with the files on each engine, and count what differs.
+
+    Raises:
+        ModelError: answers differ more often than allowed, or the format's own engine cannot read the files.
+    """
+    engines, task = engines_for(files.format), model.arch.task
+    with threads(runtime, paths(model)[-1].macs) as count:
+        outputs, taken = route(model, test)
+        want = Predictions(outputs.numpy(), taken.numpy())
+        found = []
+        for engine in engines:
+            try:
+                exported = files.open(engine, task, count)
+            except ModelError as error:
+                if engine is engines[0]:
+                    raise
+                found.append(EngineParity(engine, version_of(engine), None, None, None, None, refused=str(error)))
+                continue
+            got = _answered(exported, test, f"{engine}", progress)
+            found.append(compare(engine, want, got, test, task))
+    return _judged(found, want, test, task)
+
+
+def _answered(exported: Exported, test: Split, title: str, progress: Progress) -> Predictions:
+    parts = []
+    with progress(title, len(test)) as advance:
+        for images in _chunks(test):
+            parts.append(exported.predict(images))
+            advance(len(images), "")
+    return Predictions(np.concatenate([p.outputs for p in parts]), np.concatenate([p.exits for p in parts]))
+
+
+def _chunks(test: Split) -> Iterator[np.ndarray]:
+    for first in range(0, len(test), BATCH):
+        yield np.array(test.images[first : first + BATCH])
+
+
+def compare(engine: Engine, want: Predictions, got: Predictions, test: Split, task: Task) -> EngineParity:
+    """Count the answers of an engine that are not PyTorch's."""
+    same = want.exits == got.exits
+    gaps = np.abs(want.outputs - got.outputs)
+    return EngineParity(
+        engine=engine,
+        version=version_of(engine),
+        differing=differing(want.outputs, got.outputs, task),
+        moved=int((~same).sum()),
+        largest=float(gaps[same].max()) if same.any() else 0.0,
+        score=_score(got, test, task),
+    )
+
+
+def differing(want: np.ndarray, got: np.ndarray, task: Task) -> int:
+    """Count images with another class, labels decided otherwise, or images whose numbers are beyond the tolerance."""
+    if task.kind is TaskKind.REGRESSION:
+        return int((~(np.abs(want - got) <= TOLERANCE)).any(axis=1).sum())
+    if task.kind is TaskKind.MULTILABEL:
+        return int(((want > 0) != (got > 0)).sum())
+    return int((want.argmax(axis=1) != got.argmax(axis=1)).sum())
+
+
+def _score(answers: Predictions, test: Split, task: Task) -> float:
+    targets = torch.from_numpy(np.array(test.targets))
+    value = float(per_image(torch.from_numpy(answers.outputs), targets, task).double().mean())
+    return -value if task.kind is TaskKind.REGRESSION else value
+
+
+def _judged(engines: list[EngineParity], want: Predictions, test: Split, task: Task) -> Parity:
+    answers = want.outputs.size if task.kind is TaskKind.MULTILABEL else len(test)
+    regression = task.kind is TaskKind.REGRESSION
+    allowed = max(1, int(SHARE * answers))
+    for found in engines:
+        if found.differing is not None and found.differing > allowed:
+            raise ModelError(
+                f"export: {found.differing} of {answers} answers of {found.engine} {found.version} differ from "
+                f"PyTorch's, at most {allowed} may; nothing was exported, another engine or format may agree"
+            )
+    return Parity(
+        images=len(test),
+        answers=answers,
+        allowed=allowed,
+        tolerance=TOLERANCE if regression else None,
+        score="mae" if regression else "accuracy",
+        reference=_score(want, test, task),
+        engines=tuple(engines),
+    )

@@ -1,0 +1,146 @@
+"""Answers to image files, one after another: what is read, computed and written does not grow with their number."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from glob import glob
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from compressor.arch import TaskKind
+from compressor.config.deploy import Engine, PredictConfig, PredictFormat
+from compressor.data.imagefolder import images_below
+from compressor.data.images import ImageFile, printable, read_files
+from compressor.deploy.answers import Answer, writer
+from compressor.deploy.note import EXPORT
+from compressor.deploy.runtime import Exported, load_export, sigmoid, softmax
+from compressor.errors import ConfigError, DataError, UnfinishedError
+from compressor.folders import ARCH, disk
+from compressor.pipeline import given
+from compressor.progress import Progress
+
+FORMATS = {".csv": PredictFormat.CSV, ".json": PredictFormat.JSON, ".jsonl": PredictFormat.JSON}
+"""The format that a file's suffix stands for."""
+
+
+def predict(model: str, source: str, config: PredictConfig, threads: int, progress: Progress) -> None:
+    """Answer every image file, and write the answers as they come.
+
+    Raises:
+        ConfigError: the model is neither an export nor a checkpoint, or the output is there already.
+        DataError: no file was found.
+        UnfinishedError: files could not be read; each was named on stderr, and the others are answered.
+    """
+    exported = open_model(Path(model), config.engine, threads)
+    files = find_images(source)
+    unreadable = 0
+    with _output(config.output) as out:
+        write = writer(_format(config, out), out, exported.task, files)
+        with progress("predict", len(files)) as advance:
+            for answers, bad in answered(exported, files, config.batch):
+                for answer in answers:
+                    write(answer)
+                for line in bad:
+                    sys.stderr.write(f"compressor: {line}: has no answer\n")
+                unreadable += len(bad)
+                advance(len(answers) + len(bad), f"{unreadable} unreadable" if unreadable else "")
+    if unreadable:
+        raise UnfinishedError(
+            f"{unreadable} of {len(files)} files cannot be read; they are named above, the rest is answered"
+        )
+
+
+def open_model(folder: Path, engine: Engine, threads: int) -> Exported:
+    """Make an export folder, or a phase's folder, ready to answer."""
+    with disk(folder):
+        export, checkpoint = ((folder / name).is_file() for name in (EXPORT, ARCH))
+        mixture = (folder / "mixture.json").exists()
+    if export:
+        return load_export(folder, engine, threads)
+    if not (checkpoint or mixture):
+        raise ConfigError(f"model={folder}: holds no {EXPORT} and no {ARCH}; give an export's folder or a phase's")
+    found = given(folder)
+    if engine not in (Engine.AUTO, Engine.TORCH, Engine.NUMPY):
+        raise ConfigError(f"predict.engine={engine}: runs exported files, {folder} is a checkpoint; give auto or torch")
+    from compressor.deploy import rebuilt
+    from compressor.model import load
+
+    return rebuilt.open_model(load(found.folder), engine, threads)
+
+
+def find_images(source: str) -> list[str]:
+    """Give the files that a file's name, a folder (image files below it, by suffix) or a pattern stands for."""
+    path = Path(source)
+    with disk(path):
+        if path.is_dir():
+            found = [os.fspath(path / name) for name, _, _ in images_below(path)]
+        elif path.exists():
+            found = [source]
+        else:
+            found = sorted(name for name in glob(source, recursive=True) if Path(name).is_file())  # noqa: PTH207 - `source` may be absolute
+    if not found:
+        raise DataError(
+            f"input={source}: no image is there; give a file, a folder, or a pattern such as 'photos/*.png'"
+        )
+    return found
+
+
+def answered(exported: Exported, files: Sequence[str], batch: int) -> Iterator[tuple[list[Answer], tuple[str, ...]]]:
+    """Answer files a few at a time; give answers in their order, and what could not be read, with the reason."""
+    shape = exported.input
+    listed = [ImageFile("", file, file, i) for i, file in enumerate(files)]
+    for chunk in read_files(listed, shape.size, shape.channels, workers=1):
+        answers = []
+        for first in range(0, len(chunk.images), batch):
+            found = exported.predict(chunk.images[first : first + batch])
+            names = [listed[i].name for i in chunk.targets[first : first + batch].tolist()]
+            answers += map(_answer(exported), names, found.outputs, found.exits)
+        yield answers, chunk.unreadable
+
+
+def _answer(exported: Exported) -> Callable[[str, np.ndarray, int], Answer]:
+    task = exported.task
+    last = len(exported.exits.thresholds) if exported.exits else 0
+
+    def answer(file: str, out: np.ndarray, head: int) -> Answer:
+        if task.kind is TaskKind.REGRESSION:
+            values = out * np.array(task.scale or 1.0, np.float32) + np.array(task.mean or 0.0, np.float32)
+        elif task.kind is TaskKind.MULTILABEL:
+            values = sigmoid(out)
+        else:
+            values = softmax(out[None])[0]
+        return Answer(printable(file), tuple(values.tolist()), "final" if head == last else f"exit {head + 1}")
+
+    return answer
+
+
+def _format(config: PredictConfig, out: TextIO) -> PredictFormat:
+    if config.format is not PredictFormat.AUTO:
+        return config.format
+    if config.output is not None:
+        return FORMATS.get(Path(config.output).suffix.lower(), PredictFormat.TABLE)
+    return PredictFormat.TABLE if out.isatty() else PredictFormat.JSON
+
+
+@contextmanager
+def _output(name: str | None) -> Iterator[TextIO]:
+    """Give stdout, or a new file that appears under its name when it is whole."""
+    if name is None:
+        yield sys.stdout
+        sys.stdout.flush()
+        return
+    path = Path(name)
+    part = path.with_name(f".{path.name}.part")
+    with disk(path):
+        if path.exists():
+            raise ConfigError(f"predict.output={path}: is there already; give another name, or remove it")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("w", encoding="utf-8", newline="") as file:
+                yield file
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)

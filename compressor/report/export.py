@@ -1,0 +1,30 @@
+"""How well exported files agree with PyTorch, and how large they are."""
+
+from rich.table import Table
+
+from compressor.deploy.note import ExportNote, Parity
+from compressor.report.tables import empty
+from compressor.report.text import compact
+
+
+def parity_table(parity: Parity) -> Table:
+    """Show a line an engine: how many answers differ, how many images left elsewhere, its score beside PyTorch's."""
+    accuracy = parity.score == "accuracy"
+    share, digits = (100.0, 2) if accuracy else (1.0, 4)
+    score = "accuracy %" if accuracy else "MAE"
+    names = ["engine", f"other answers\n(of {parity.answers:,}, at most {parity.allowed})", "other exits"]
+    table = empty("", [*names, f"test {score}", f"PyTorch's {score}", "difference"])
+    for found in parity.engines:
+        name = f"{found.engine} {found.version}"
+        if found.score is None:
+            table.add_row(name, "cannot read it", "", "", "", "")
+            continue
+        own, reference = share * found.score, share * parity.reference
+        numbers = (f"{own:.{digits}f}", f"{reference:.{digits}f}", f"{own - reference:+.{digits}f}")
+        table.add_row(name, str(found.differing), str(found.moved), *numbers)
+    return table
+
+
+def size_line(note: ExportNote) -> str:
+    """Say how large the files are beside what the network needs."""
+    return f"{compact(note.file_bytes, 'B')} in files; the network's own bits are {compact(note.size_bits / 8, 'B')}"

@@ -1,0 +1,212 @@
+"""Exports: files that agree with PyTorch on every test image, or no export at all."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import deployed
+import numpy as np
+import pytest
+import samples
+import torch
+from terminal import TINY, call, process
+
+from compressor.arch import Task, TaskKind
+from compressor.codec import digest_file, encode
+from compressor.config import Container, Engine, ExportConfig, ExportFormat
+from compressor.deploy import parity as agreement
+from compressor.deploy.export import export
+from compressor.deploy.note import EXPORT, ExportNote, read_note
+from compressor.deploy.parity import TOLERANCE, compare, differing
+from compressor.deploy.runtime import Predictions, load_export
+from compressor.errors import ConfigError, ModelError, StoreError
+from compressor.routing import route
+
+SMALLEST = ExportConfig(ExportFormat.ONNX, Container.SMALLEST)
+CONFIGS = {"onnx": deployed.ONNX, "smallest": SMALLEST, "openvino": deployed.OPENVINO, "packed": deployed.PACKED}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """A trained model with bits and exits."""
+    return deployed.folder_of(deployed.exiting(), tmp_path_factory.mktemp("model") / "checkpoint")
+
+
+def exported(config: ExportConfig, checkpoint: Path, folder: Path, digits) -> ExportNote:
+    return export(checkpoint, config, folder, digits.test, samples.RUNTIME)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+class TestExport:
+    def test_says_how_well_each_engine_agrees_with_pytorch(self, name, checkpoint, digits, tmp_path):
+        note = exported(CONFIGS[name], checkpoint, tmp_path / "made", digits)
+        assert note == read_note(tmp_path / "made")
+        assert (note.parity.images, note.parity.allowed, note.parity.score) == (120, 1, "accuracy")
+        outputs, taken = route(deployed.exiting(), digits.test)
+        right = outputs.argmax(dim=1).numpy() == digits.test.targets
+        assert note.parity.reference == pytest.approx(right.mean())
+        assert note.parity.engines
+        for found in note.parity.engines:
+            if found.refused is None:
+                assert found.differing is not None
+                assert found.differing <= 1
+                answers = load_export(tmp_path / "made", found.engine, threads=1).predict(digits.test.images[:])
+                same = outputs.numpy().argmax(1) == answers.outputs.argmax(1)
+                assert found.differing == (~same).sum()
+                assert found.moved == (answers.exits != taken.numpy()).sum()
+
+    def test_names_its_source_and_its_files_by_digest(self, name, checkpoint, digits, tmp_path):
+        note = exported(CONFIGS[name], checkpoint, tmp_path / "made", digits)
+        assert note.source.key == f"given-{note.source.model}"
+        written = {path.name: path for path in (tmp_path / "made").iterdir() if path.name != EXPORT}
+        assert note.files == {name: digest_file(path) for name, path in written.items()}
+        assert note.file_bytes == sum(path.stat().st_size for path in written.values())
+        assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+    def test_that_differs_too_often_is_none_and_leaves_nothing(self, name, checkpoint, digits, tmp_path, monkeypatch):
+        real = agreement.route
+
+        def other(model, split):
+            outputs, taken = real(model, split)
+            outputs[:2] = -outputs[:2]
+            return outputs, taken
+
+        monkeypatch.setattr(agreement, "route", other)
+        with pytest.raises(ModelError, match=r"of 120 answers of \w+ [\d.]+ differ from PyTorch's, at most 1 may"):
+            exported(CONFIGS[name], checkpoint, tmp_path / "made", digits)
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestFolder:
+    def test_that_exists_is_left_alone(self, checkpoint, digits, tmp_path):
+        (tmp_path / "made").mkdir()
+        with pytest.raises(StoreError, match="is there already"):
+            exported(deployed.PACKED, checkpoint, tmp_path / "made", digits)
+        assert list((tmp_path / "made").iterdir()) == []
+
+    def test_of_a_broken_attempt_is_made_anew(self, checkpoint, digits, tmp_path):
+        (tmp_path / ".made.part").mkdir()
+        (tmp_path / ".made.part" / "stage-7.onnx").write_bytes(b"left over")
+        exported(deployed.PACKED, checkpoint, tmp_path / "made", digits)
+        assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [EXPORT, "model.packed"]
+
+    def test_of_a_mixture_or_of_nothing_is_refused_by_name(self, digits, tmp_path):
+        (tmp_path / "mixture.json").write_text("{}")
+        for folder in (tmp_path, tmp_path / "nothing"):
+            with pytest.raises(ModelError, match=str(folder)):
+                exported(deployed.PACKED, folder, tmp_path / "made", digits)
+
+
+class TestDiffering:
+    WANT = np.array([[2.0, 1.0, -1.0], [0.0, -0.5, 3.0]], np.float32)
+
+    def test_is_another_class(self):
+        got = self.WANT[:, [0, 2, 1]]
+        assert differing(self.WANT, got, Task(TaskKind.MULTICLASS, 3)) == 1
+        assert differing(self.WANT, self.WANT * 0.9, Task(TaskKind.MULTICLASS, 3)) == 0
+
+    def test_is_a_label_decided_otherwise(self):
+        assert differing(self.WANT, -self.WANT, Task(TaskKind.MULTILABEL, 3)) == 5
+
+    @pytest.mark.parametrize(("by", "count"), [(0.9 * TOLERANCE, 0), (1.1 * TOLERANCE, 1), (np.nan, 1)])
+    def test_is_a_number_beyond_the_tolerance(self, by, count):
+        got = self.WANT.copy()
+        got[1, 1] += by
+        assert differing(self.WANT, got, Task(TaskKind.REGRESSION, 3)) == count
+
+    def test_counts_moved_images_and_the_largest_gap_of_the_others(self, digits):
+        exits = np.arange(120) % 3
+        want = Predictions(np.zeros((120, 10), np.float32), exits)
+        got = Predictions(want.outputs.copy(), exits.copy())
+        got.outputs[0] += 7
+        got.outputs[5] += 0.5
+        got.exits[0] += 1
+        found = compare(Engine.TORCH, want, got, digits.test, samples.TASK)
+        assert (found.moved, found.largest, found.version) == (1, 0.5, torch.__version__.partition("+")[0])
+
+
+@pytest.mark.parametrize("kind", [TaskKind.MULTILABEL, TaskKind.REGRESSION])
+def test_other_tasks_agree_too(kind, digits, tmp_path):
+    data, model = deployed.asked(kind)
+    folder = deployed.folder_of(model, tmp_path / "model")
+    note = export(folder, deployed.PACKED, tmp_path / "made", data.test, samples.RUNTIME)
+    answers = 120 * model.arch.task.outputs if kind is TaskKind.MULTILABEL else 120
+    assert (note.parity.answers, note.parity.allowed) == (answers, 1)
+    assert note.parity.score == ("mae" if kind is TaskKind.REGRESSION else "accuracy")
+    assert note.parity.tolerance == (TOLERANCE if kind is TaskKind.REGRESSION else None)
+    assert note.parity.engines[0].differing in (0, 1)
+    assert note.parity.engines[0].score == pytest.approx(note.parity.reference, abs=0.01)
+
+
+class TestCommand:
+    def words(self, checkpoint: Path, folder: Path, *more: str) -> tuple[str, ...]:
+        return ("export", *TINY, f"checkpoint={checkpoint}", f"hydra.run.dir={folder}", "runtime.threads=1", *more)
+
+    def test_makes_a_folder_of_its_format_and_shows_the_agreement(self, checkpoint, tmp_path):
+        ended = call(*self.words(checkpoint, tmp_path / "run", "export.format=packed"))
+        assert ended.code == 0, ended.err
+        assert ended.out.splitlines()[-1] == f"export: {tmp_path / 'run' / 'packed'}"
+        note = read_note(tmp_path / "run" / "packed")
+        assert note.format is ExportFormat.PACKED
+        row = next(line.split() for line in ended.out.splitlines() if line.strip().startswith("torch"))
+        assert row[2:4] == ["0", "0"]
+        assert row[-1] == "+0.00"
+        assert "in files" in ended.out
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("export.format=tflite",), "export.format: 'tflite' is not one of onnx, openvino, packed"),
+            (("export.container=int4",), "export.container: 'int4' is not one of int8, smallest"),
+            (("export.format=packed", "export.container=smallest"), "smallest is for onnx, not for packed"),
+            (("checkpoint=nothing",), "checkpoint=nothing: no arch.json"),
+            (("dataset=rotated_digits",), "reads images of 1 x 8 x 8"),
+        ],
+    )
+    def test_bad_settings_are_one_line(self, words, said, checkpoint, tmp_path):
+        ended = call(*self.words(checkpoint, tmp_path / "run", *words))
+        assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+        assert said in ended.err
+
+    def test_needs_a_checkpoint(self):
+        ended = call("export", *TINY)
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert "export needs checkpoint=FOLDER" in ended.err
+
+    @pytest.mark.parametrize(("kind", "package"), [("onnx", "onnx"), ("openvino", "openvino")])
+    def test_without_its_package_one_line_names_the_extra(self, kind, package, checkpoint, tmp_path):
+        words = self.words(checkpoint, tmp_path / "run", f"export.format={kind}")
+        script = (
+            f"import sys; sys.modules[{package!r}] = None; from compressor.cli import main; sys.exit(main({words!r}))"
+        )
+        ended = process("-c", script, folder=tmp_path)
+        line = f"compressor: export.format={kind} needs the package {package}: pip install 'compressor[{kind}]'\n"
+        assert (ended.returncode, ended.stderr) == (2, line)
+
+    def test_without_an_engine_that_reads_onnx_one_line_names_the_extra(self, checkpoint, tmp_path):
+        words = self.words(checkpoint, tmp_path / "run", "export.format=onnx")
+        script = "import sys; sys.modules['onnxruntime'] = sys.modules['openvino'] = None;"
+        ended = process("-c", f"{script} from compressor.cli import main; sys.exit(main({words!r}))", folder=tmp_path)
+        line = "compressor: export.format=onnx needs the package onnxruntime: pip install 'compressor[onnx]'\n"
+        assert (ended.returncode, ended.stderr) == (2, line)
+
+    def test_that_fails_leaves_no_export(self, checkpoint, tmp_path, monkeypatch):
+        monkeypatch.setattr(agreement, "differing", lambda want, got, task: 5)
+        ended = call(*self.words(checkpoint, tmp_path / "run", "export.format=packed"))
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert "5 of " in ended.err
+        assert not [path for path in (tmp_path / "run").iterdir() if "packed" in path.name]
+
+
+def test_the_note_is_plain_json(checkpoint, digits, tmp_path):
+    note = exported(deployed.PACKED, checkpoint, tmp_path / "made", digits)
+    data = json.loads((tmp_path / "made" / EXPORT).read_text())
+    assert data == encode(note)
+    assert data["container"] is None
+    assert replace(note, schema=1) == note
+
+
+def test_a_missing_package_is_told_before_the_model_is_read(tmp_path, digits, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(ConfigError, match=r"compressor\[openvino\]"):
+        exported(deployed.OPENVINO, tmp_path, tmp_path / "made", digits)
