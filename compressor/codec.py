@@ -14,6 +14,9 @@ from compressor.errors import ConfigError
 
 T = TypeVar("T")
 
+SPARSE = "sparse"
+"""Marks, in a field's metadata, a part that only some have: it is not written where it is None."""
+
 
 class CodecError(ConfigError):
     """Data does not have the shape its dataclass declares."""
@@ -22,7 +25,8 @@ class CodecError(ConfigError):
 def encode(value: Any) -> Any:
     """Turn a dataclass tree into plain JSON values."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: encode(getattr(value, f.name)) for f in fields(value)}
+        found = ((f, getattr(value, f.name)) for f in fields(value))
+        return {f.name: encode(item) for f, item in found if item is not None or SPARSE not in f.metadata}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, list | tuple):

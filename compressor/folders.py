@@ -5,24 +5,25 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
-from compressor.arch import Arch, check
+from compressor.arch import Arch, MixtureArch, check, check_mixture
 from compressor.codec import CodecError, canonical, decode, digest, digest_file, encode, read_json
-from compressor.errors import ModelError, StoreError
+from compressor.errors import ConfigError, ModelError, StoreError
 from compressor.records import SCHEMA, Metrics, Record
 
 T = TypeVar("T")
 
 FORMAT = 1
-"""The version of arch.json."""
+"""The version of arch.json and mixture.json."""
 
-ARCH, WEIGHTS, METRICS, HISTORY = "arch.json", "weights.safetensors", "metrics.json", "history.jsonl"
+ARCH, MIXTURE, WEIGHTS = "arch.json", "mixture.json", "weights.safetensors"
+METRICS, HISTORY = "metrics.json", "history.jsonl"
 RECORD, CONFIG, CURVES = "record.json", "config.yaml", "tb"
 DIGESTED = (METRICS, HISTORY, CONFIG)
 """The files of a finished step whose digests its record states one by one; those of the model have one together."""
@@ -65,16 +66,22 @@ def key_of(phase: str, version: int, config: Any, inputs: Mapping[str, str], dat
     return f"{phase}-{digest(canonical(cause))}"
 
 
+def form_of(folder: Path) -> str:
+    """Name the JSON file that says what a model's folder holds: one network, or a mixture."""
+    return MIXTURE if (folder / MIXTURE).exists() else ARCH
+
+
 def digest_of(folder: Path) -> str:
     """Hash what a model's folder says and holds; the layout of its JSON does not count."""
-    arch = read_json(folder / ARCH)
+    form = form_of(folder)
+    arch = read_json(folder / form)
     try:
         with (folder / WEIGHTS).open("rb") as file:
             return digest(canonical(arch), hashlib.file_digest(file, "sha256").digest())
     except OSError as error:
-        raise StoreError(f"{folder / WEIGHTS}: {error.strerror}; a model is {ARCH} and {WEIGHTS}") from None
+        raise StoreError(f"{folder / WEIGHTS}: {error.strerror}; a model is {form} and {WEIGHTS}") from None
     except (ValueError, RecursionError):  # JSON of this program holds no NaN and is not deep
-        raise StoreError(f"{folder / ARCH}: is not a network of this program") from None
+        raise StoreError(f"{folder / form}: is not a network of this program") from None
 
 
 def read_arch(folder: Path) -> Arch:
@@ -88,14 +95,23 @@ def read_arch(folder: Path) -> Arch:
         found = path.is_file()
     if not found:
         raise ModelError(f"{folder}: no {ARCH}; give the folder of a phase, such as outputs/NAME/TIME/02-prune")
+    return _read_form(path, "arch", lambda data: check(decode(Arch, data, "arch")))
+
+
+def read_mixture(folder: Path) -> MixtureArch:
+    """Read what networks a mixture's folder holds, and who answers what, without weights; errors as for `read_arch`."""
+    return _read_form(folder / MIXTURE, "mixture", lambda data: check_mixture(decode(MixtureArch, data, "mixture")))
+
+
+def _read_form(path: Path, name: str, read: Callable[[Any], T]) -> T:
     data = read_json(path)
-    if not isinstance(data, dict) or data.keys() != {"format", "arch"}:
-        raise ModelError(f"{path}: is not a network of this program; it needs 'format' and 'arch'")
+    if not isinstance(data, dict) or data.keys() != {"format", name}:
+        raise ModelError(f"{path}: is not a network of this program; it needs 'format' and {name!r}")
     if data["format"] != FORMAT:
         raise ModelError(f"{path}: has format {data['format']!r}, this version reads {FORMAT}")
     try:
-        return check(decode(Arch, data["arch"], "arch"))
-    except (CodecError, ModelError) as error:
+        return read(data[name])
+    except (CodecError, ModelError, ConfigError) as error:
         raise ModelError(f"{path}: {error}") from None
 
 
@@ -147,7 +163,7 @@ def model_of(folder: Path) -> tuple[str, Record | None]:
 
 def _verify_model(folder: Path, model: str, record: Record) -> None:
     if model != record.model:
-        raise StoreError(f"{folder}: {ARCH} or {WEIGHTS} is not what {RECORD} says; it was cut or changed")
+        raise StoreError(f"{folder}: {form_of(folder)} or {WEIGHTS} is not what {RECORD} says; it was cut or changed")
 
 
 def verify_file(path: Path, record: Record) -> None:

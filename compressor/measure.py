@@ -11,7 +11,7 @@ from compressor.compute import device_of, threads
 from compressor.config import RuntimeConfig
 from compressor.data.types import Data, Split
 from compressor.losses import task_loss
-from compressor.model import Model
+from compressor.model import Model, Trainable
 from compressor.quality import per_image, quality
 from compressor.records import Cost, Measurement, SplitMetrics
 from compressor.routing import BATCH, all_outputs, certainty, choose_thresholds, route
@@ -76,7 +76,7 @@ def settle(model: Model, data: Data, runtime: RuntimeConfig) -> None:
 
 
 @torch.no_grad()
-def val_loss(model: Model, data: Data, state: dict[str, Tensor] | None = None) -> float:
+def val_loss(model: Trainable, data: Data, state: dict[str, Tensor] | None = None) -> float:
     """Give the final head's loss on evenly spaced images of val, leaving the network in eval mode.
 
     `state` are the tensors to compute with, such as their running average; the network's own by default.

@@ -4,10 +4,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from compressor.arch import Arch
 from compressor.arch import keep as keep_channels
@@ -16,6 +18,15 @@ from compressor.errors import ModelError
 from compressor.folders import ARCH, FORMAT, WEIGHTS, digest_of, read_arch
 from compressor.layers import axes_of
 from compressor.network import Network, build
+
+
+class Trainable(Protocol):
+    """What can be trained: anything that has a network."""
+
+    @property
+    def net(self) -> nn.Module:
+        """Give the network; it returns a tuple of outputs (N, outputs), the one that counts last."""
+        ...
 
 
 @dataclass
@@ -79,31 +90,47 @@ def load(folder: Path) -> Model:
     arch = read_arch(folder)
     path = folder / WEIGHTS
     with torch.device("meta"):
-        expected = {name: (list(t.shape), t.dtype) for name, t in Network(arch).state_dict().items()}
-    found = _shapes(path)
-    if missing := sorted(expected.keys() ^ found.keys()):
-        side = "lacks" if missing[0] in expected else "has an unknown"
-        raise ModelError(f"{path}: {side} tensor {missing[0]!r}; it does not belong to {folder / ARCH}")
-    for name, (shape, _) in expected.items():
-        if found[name] != shape:
-            raise ModelError(f"{path}: tensor {name!r} has shape {found[name]}, {folder / ARCH} says {shape}")
-    model, state = fresh(arch, seed=0), load_file(path)
-    for name, tensor in state.items():
-        if tensor.dtype != expected[name][1]:
-            raise ModelError(f"{path}: tensor {name!r} is {tensor.dtype}, expected {expected[name][1]}")
-        bad = tensor.isnan() if name == "thresholds" else ~tensor.isfinite()
-        if tensor.is_floating_point() and bad.any():
-            raise ModelError(f"{path}: tensor {name!r} holds numbers that are not finite")
+        expected = Network(arch).state_dict()
+    state = read_state(path, expected, ARCH)
+    model = fresh(arch, seed=0)
     model.net.load_state_dict(state)
     return model
 
 
-def _shapes(path: Path) -> dict[str, list[int]]:
+def read_state(path: Path, expected: Mapping[str, Tensor], form: str) -> dict[str, Tensor]:
+    """Read the tensors whose names, shapes and types `expected` has; `form` is the file beside it that says so.
+
+    Raises:
+        ModelError: the file is missing, cut or foreign, or holds others, or numbers that are not finite.
+    """
+    found, said = _shapes(path, form), path.with_name(form)
+    if missing := sorted(expected.keys() ^ found.keys()):
+        side = "lacks" if missing[0] in expected else "has an unknown"
+        raise ModelError(f"{path}: {side} tensor {missing[0]!r}; it does not belong to {said}")
+    for name, tensor in expected.items():
+        if found[name] != (shape := list(tensor.shape)):
+            raise ModelError(f"{path}: tensor {name!r} has shape {found[name]}, {said} says {shape}")
+    state = load_file(path)
+    for name, tensor in state.items():
+        if tensor.dtype != (wanted := expected[name].dtype):
+            raise ModelError(f"{path}: tensor {name!r} is {tensor.dtype}, expected {wanted}")
+        bad = tensor.isnan() if is_threshold(name) else ~tensor.isfinite()
+        if tensor.is_floating_point() and bad.any():
+            raise ModelError(f"{path}: tensor {name!r} holds numbers that are not finite")
+    return state
+
+
+def is_threshold(name: str) -> bool:
+    """Tell whether a tensor of a state holds the thresholds of early exits, which may be infinite."""
+    return name.rpartition(".")[2] == "thresholds"
+
+
+def _shapes(path: Path, form: str) -> dict[str, list[int]]:
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except FileNotFoundError:
-        raise ModelError(f"{path}: is missing; a model is {ARCH} and {WEIGHTS}") from None
+        raise ModelError(f"{path}: is missing; a model is {form} and {WEIGHTS}") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: is cut, changed or not a safetensors file ({error})") from None
 

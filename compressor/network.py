@@ -226,13 +226,18 @@ class Network(nn.Module):
         std = torch.tensor(shape.std, **options).view(1, -1, 1, 1)
         return (images.to(torch.float32) - mean * unit) / (std * unit)
 
+    def enter(self, images: Tensor) -> Tensor:
+        """Run what lies before the first block."""
+        x = self.image(self.normalise(images))
+        if self.stem:
+            x = self.stem(x)
+            x = F.max_pool2d(x, 3, 2, 1) if self.arch.stem and self.arch.stem.pool else x
+        return x
+
     def segment(self, i: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Run what lies between head i - 1 and head i (images for i = 0); give the stream and head i's outputs."""
         if i == 0:
-            x = self.image(self.normalise(x))
-            if self.stem:
-                x = self.stem(x)
-                x = F.max_pool2d(x, 3, 2, 1) if self.arch.stem and self.arch.stem.pool else x
+            x = self.enter(x)
         start = self.cuts[i - 1] if i else 0
         for block in list(self.blocks.values())[start : self.cuts[i]]:
             x = block(x)

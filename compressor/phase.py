@@ -6,7 +6,27 @@ from importlib import import_module
 from typing import Any
 
 from compressor.config import BaselineConfig, DistillConfig, ExitConfig, PruneConfig, QuantizeConfig
+from compressor.config.moe import MoeConfig
 from compressor.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model: the functions, each "module:name", that make its choices on val, measure it and write it."""
+
+    settle: str
+    measure: str
+    save: str
+
+
+NETWORK = Kind("compressor.measure:settle", "compressor.measure:measure", "compressor.model:save")
+MIXTURE = Kind("compressor.mixture:settle", "compressor.mixture:measure", "compressor.mixture:save_mixture")
+
+
+def function(name: str) -> Callable[..., Any]:
+    """Import "module:name", torch included."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 @dataclass(frozen=True)
@@ -23,12 +43,12 @@ class Phase:
     config: type
     function: str
     reads: tuple[str, ...] = ("model",)
+    makes: Kind = NETWORK
 
     @property
     def run(self) -> Callable[..., Any]:
         """Import the technique, torch included, and give its function."""
-        module, _, name = self.function.partition(":")
-        return getattr(import_module(module), name)
+        return function(self.function)
 
 
 PHASES: tuple[Phase, ...] = (
@@ -38,6 +58,9 @@ PHASES: tuple[Phase, ...] = (
     Phase("quantize", "Q", 1, QuantizeConfig, "compressor.phases.quantize:quantize"),
     Phase("exit", "E", 1, ExitConfig, "compressor.phases.exits:add_exits"),
 )
+MOE = Phase("moe", "", 1, MoeConfig, "compressor.phases.moe:mix_experts", ("original",), MIXTURE)
+"""Makes a mixture of models; it stands in no order. It also reads expert0, expert1, ..., and perhaps a teacher."""
+
 BY_NAME = {phase.name: phase for phase in PHASES}
 BY_LETTER = {phase.letter: phase for phase in PHASES if phase.reads}
 

@@ -21,10 +21,12 @@ from compressor.folders import (
     DIGESTED,
     HISTORY,
     METRICS,
+    MIXTURE,
     RECORD,
     WEIGHTS,
     digest_of,
     disk,
+    form_of,
     key_of,
     model_of,
     read_metrics,
@@ -32,7 +34,7 @@ from compressor.folders import (
     write_json,
 )
 from compressor.interrupts import deferred
-from compressor.phase import Phase
+from compressor.phase import Phase, function
 from compressor.progress import Progress
 from compressor.records import SCHEMA, InputRecord, Measurement, Metrics, Original, Record
 from compressor.store import Store
@@ -110,16 +112,18 @@ Report = Callable[[Source, Record, Metrics, bool], None]
 """Hears of each finished step, inputs first, and whether its result was there already."""
 
 
-def given(folder: Path) -> Given:
+def given(folder: Path, *, mixtures: bool = False) -> Given:
     """Take a model's folder as the step its record names, or, where it has no record, as a model of its own.
 
     Raises:
-        CompressorError: the folder holds no model, cannot be read, or is not what its record says.
+        CompressorError: the folder holds no model, cannot be read, is not what its record says, or holds a mixture and
+            `mixtures` does not say that one will do.
     """
     with disk(folder):
-        if (folder / "mixture.json").exists():
+        form = form_of(folder)
+        if form == MIXTURE and not mixtures:
             raise ModelError(f"{folder}: is a mixture of models; give the folder of one model, which phases can change")
-        if not (folder / ARCH).is_file():
+        if not (folder / form).is_file():
             raise ModelError(f"{folder}: no {ARCH}; give the folder of a phase, such as outputs/NAME/TIME/02-prune")
     model, record = model_of(folder)
     return Given(record.key if record else f"given-{model}", folder, model, record)
@@ -184,10 +188,10 @@ def _finish(step: Step, inputs: Mapping[str, Made], bench: Bench) -> tuple[Recor
 
 
 def _perform(step: Step, inputs: Mapping[str, Made], used: dict[str, InputRecord], bench: Bench) -> Record:
-    from compressor.measure import measure, settle
-    from compressor.model import load, save
+    from compressor.model import load
     from compressor.training import Context
 
+    settle, measure, save = map(function, (step.phase.makes.settle, step.phase.makes.measure, step.phase.makes.save))
     draft, environment = bench.store.draft(step.key), environment_of(bench.runtime)
     context = Context(bench.data, draft, bench.runtime, bench.files, bench.progress)
     with disk(draft), sitting(draft, environment) as seconds:
@@ -221,21 +225,29 @@ def _before(step: Step, inputs: Mapping[str, Made], models: Mapping[str, Any], b
 
 def _original(inputs: Mapping[str, Made], before: Measurement | None, models: Mapping[str, Any]) -> Original | None:
     """Give the original of a step's model; None where the step is the original itself."""
-    if before is None:
+    role = "model" if before else "original"  # a mixture has no model that it was made from
+    if role not in inputs:
         return None
-    source = inputs["model"]
+    source = inputs[role]
     if source.record:
         return source.record.original
     from compressor.cost import size_bits
     from compressor.model import fresh
 
-    unquantized = fresh(replace(models["model"].arch, quantization=None), seed=0)
-    return Original(source.key, before.test.macs * FLOAT * FLOAT, size_bits(unquantized))
+    macs = before.test.macs if before else _whole_macs(models[role])
+    unquantized = fresh(replace(models[role].arch, quantization=None), seed=0)
+    return Original(source.key, macs * FLOAT * FLOAT, size_bits(unquantized))
+
+
+def _whole_macs(model: Any) -> int:
+    from compressor.cost import paths
+
+    return paths(model)[-1].macs
 
 
 def with_bytes(measured: Measurement, folder: Path) -> Measurement:
     """Fill in the bytes of a model's two files."""
-    size = sum((folder / name).stat().st_size for name in (ARCH, WEIGHTS))
+    size = sum((folder / name).stat().st_size for name in (form_of(folder), WEIGHTS))
     return replace(measured, cost=replace(measured.cost, checkpoint_bytes=size))
 
 

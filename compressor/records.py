@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from compressor.codec import SPARSE
+
 SCHEMA = 1
 
 
@@ -28,7 +30,8 @@ class Quality:
 class SplitMetrics:
     """One split. `quality` is of the path each image takes; `heads` are every head's on all images, final one last.
 
-    `shares` are the fractions of images that leave at each head; `macs` and `bitops` are means over the images.
+    `shares` are the fractions of images that leave at each head; `macs` and `bitops` are means over the images. Of a
+    mixture, `heads` are its experts' and `shares` the fractions of images that each is run for.
     """
 
     quality: Quality
@@ -50,12 +53,63 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class PartRecord:
+    """What one network of a mixture costs; without the first stage where that is shared."""
+
+    params: int
+    macs: int
+    bitops: int
+    size_bits: int
+
+
+@dataclass(frozen=True)
+class RoutesRecord:
+    """Who answers one split.
+
+    `by_class`: of each class, or of the images with each label, the fraction that each expert is run for; empty for
+    regression. `oracle`: the mean quality of an image, accuracy or minus MAE, where its best expert answers.
+    """
+
+    by_class: tuple[tuple[float, ...], ...]
+    oracle: float
+
+
+@dataclass(frozen=True)
+class TimeRecord:
+    """Seconds an image in batches of `batch`, in all, and for the router's scores and its choice alone."""
+
+    batch: int
+    seconds: float
+    router: float
+
+
+@dataclass(frozen=True)
+class MixtureRecord:
+    """What only a mixture has. `overhead`: the router's share of the mean MACs over test.
+
+    `first`: the first stage where it is shared, else zeros. `collapsed`: the expert that gets nearly all images of val
+    although the others would help, or None.
+    """
+
+    routing: str
+    first: PartRecord
+    router: PartRecord
+    experts: tuple[PartRecord, ...]
+    val: RoutesRecord
+    test: RoutesRecord
+    overhead: float
+    collapsed: int | None
+    times: tuple[TimeRecord, ...]
+
+
+@dataclass(frozen=True)
 class Measurement:
     """Quality and cost of one model."""
 
     val: SplitMetrics
     test: SplitMetrics
     cost: Cost
+    mixture: MixtureRecord | None = field(default=None, metadata={SPARSE: True})
 
 
 @dataclass(frozen=True)
@@ -94,7 +148,8 @@ class InputRecord:
 class Record:
     """The content of record.json: what a finished step was made from and what it made.
 
-    `model` is the digest of arch.json and weights.safetensors; `files` are those of the other files by name.
+    `model` is the digest of arch.json, or mixture.json, and weights.safetensors; `files` are those of the other files
+    by name.
     """
 
     schema: int

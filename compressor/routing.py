@@ -107,7 +107,7 @@ def route(model: Model, split: Split, batch: int = BATCH) -> tuple[Tensor, Tenso
             rest = [out[stays] for out in passed]
             waiting[head + 1].add(index[stays], stream[stays.to(device)], rest)
 
-    for index, images in _chunks(split, batch):
+    for index, images in chunks(split, batch):
         waiting[0].add(index, images, [])
         for head in range(count):
             if waiting[head].count() >= (batch if head else 1):
@@ -125,7 +125,8 @@ def _leaves(model: Model, net: Network, head: int, passed: list[Tensor]) -> Tens
     return certainty(passed, rule, model.arch.task) >= net.thresholds[head].cpu()
 
 
-def _chunks(split: Split, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+def chunks(split: Split, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the numbers of a split's images and the images themselves, uint8 (batch, C, H, W), in their order."""
     for first in range(0, len(split), batch):
         images = torch.from_numpy(np.array(split.images[first : first + batch]))
         yield torch.arange(first, first + len(images)), images
@@ -136,7 +137,7 @@ def all_outputs(model: Model, split: Split, batch: int = BATCH) -> tuple[Tensor,
     """Give every head's outputs (N, outputs) on all images, on the CPU."""
     net = model.net.eval()
     device = next(net.parameters()).device
-    parts = [[out.float().cpu() for out in net(images.to(device))] for _, images in _chunks(split, batch)]
+    parts = [[out.float().cpu() for out in net(images.to(device))] for _, images in chunks(split, batch)]
     return tuple(torch.cat(outs) for outs in zip(*parts, strict=True))
 
 

@@ -17,6 +17,7 @@ from compressor.folders import (
     CURVES,
     HISTORY,
     METRICS,
+    MIXTURE,
     RECORD,
     WEIGHTS,
     digest_of,
@@ -102,7 +103,8 @@ class Store:
 
     def publish(self, key: str) -> None:
         """Make a draft, whose record was written last, the finished step of its key: by one rename. Needs the lock."""
-        draft, wanted = self._draft(key), {ARCH, WEIGHTS, METRICS, HISTORY, RECORD, CONFIG, CURVES}
+        draft = self._draft(key)
+        wanted = {ARCH, MIXTURE, WEIGHTS, METRICS, HISTORY, RECORD, CONFIG, CURVES}
         with disk(draft):
             for path in draft.iterdir():
                 if path.name not in wanted:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,8 +21,10 @@ from compressor.errors import DataError, TrainingError
 from compressor.interrupts import deferred
 from compressor.losses import Loss, task_loss
 from compressor.measure import val_loss, worst_macs
-from compressor.model import Model
+from compressor.model import Model, Trainable, is_threshold
 from compressor.progress import Advance, Progress, silent
+
+T = TypeVar("T", bound=Trainable)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Place:
 class Fitting:
     """One training under way: what it was told, and all that moves."""
 
-    model: Model
+    model: Trainable
     config: FitConfig
     context: Context
     loss: Loss
@@ -136,15 +138,20 @@ def fit(model: Model, config: FitConfig, context: Context, loss: Loss | None = N
         TrainingError: the loss is no longer finite.
         Interrupted: a signal arrived; the state is saved.
     """
+    with threads(context.runtime, worst_macs(model)):
+        return train(model, config, context, loss, only)
+
+
+def train(model: T, config: FitConfig, context: Context, loss: Loss | None = None, only: str | None = None) -> T:
+    """Do as `fit`, for anything that can be trained, with the threads that are set."""
     if config.epochs == 0:
         return model
     if len(context.data.train) < 2:
         raise DataError(f"dataset {context.data.name}: one training image; batch normalisation needs at least 2")
-    with threads(context.runtime, worst_macs(model)):
-        fitting = begin(model, config, context, loss, only)
-        checkpointing.restore(fitting)
-        _run(fitting)
-        history.write_curves(context.scratch)
+    fitting = begin(model, config, context, loss, only)
+    checkpointing.restore(fitting)
+    _run(fitting)
+    history.write_curves(context.scratch)
     if fitting.average is not None:
         model.net.load_state_dict(fitting.average)
     model.net.requires_grad_(requires_grad=True).to("cpu").to(memory_format=torch.contiguous_format)  # pyright: ignore
@@ -153,7 +160,7 @@ def fit(model: Model, config: FitConfig, context: Context, loss: Loss | None = N
 
 
 def begin(
-    model: Model, config: FitConfig, context: Context, loss: Loss | None = None, only: str | None = None
+    model: Trainable, config: FitConfig, context: Context, loss: Loss | None = None, only: str | None = None
 ) -> Fitting:
     """Set up a training at its first step; arguments as for `fit`."""
     device = device_of(context.runtime)
@@ -252,7 +259,7 @@ def halving_at_most(scales: list[Tensor]) -> Iterator[None]:
 
 def average_in(average: dict[str, Tensor], state: Mapping[str, Tensor], decay: float) -> None:
     """Move a running average towards a state, in place; whole numbers are copied."""
-    floats = [name for name, tensor in state.items() if tensor.is_floating_point() and name != "thresholds"]
+    floats = [name for name, tensor in state.items() if tensor.is_floating_point() and not is_threshold(name)]
     for name in floats:
         average[name].lerp_(state[name], 1 - decay)
     for name in state.keys() - set(floats):

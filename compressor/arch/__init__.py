@@ -2,6 +2,7 @@
 
 from compressor.arch.checks import INNER, check, check_exits, check_quantization
 from compressor.arch.edits import fitted, keep, shrink, with_widths, without_stale_bits
+from compressor.arch.mixtures import FEWEST, MOST, Limit, MixtureArch, Routing, Rule, Unit, check_mixture
 from compressor.arch.names import layer_names, tensor_names
 from compressor.arch.types import (
     FLOAT,
@@ -29,8 +30,10 @@ from compressor.arch.types import (
 )
 
 __all__ = [
+    "FEWEST",
     "FLOAT",
     "INNER",
+    "MOST",
     "RESIDUAL",
     "ActBits",
     "Activation",
@@ -42,15 +45,21 @@ __all__ = [
     "Exits",
     "Head",
     "Input",
+    "Limit",
+    "MixtureArch",
     "Quantization",
+    "Routing",
+    "Rule",
     "Shortcut",
     "Stage",
     "Stem",
     "Task",
     "TaskKind",
+    "Unit",
     "WeightBits",
     "check",
     "check_exits",
+    "check_mixture",
     "check_quantization",
     "exit_blocks",
     "fitted",

@@ -77,13 +77,18 @@ def chain_table(title: str, rows: Sequence[Row]) -> Table:
 
 
 def heads_table(measured: Measurement) -> Table:
-    """Show each head on all images and the share of images that leave there, then the path images really take."""
+    """Show each head on all images and the share of images that leave there, then the path images really take.
+
+    Of a mixture: each expert on all images, and the share of images that it is run for.
+    """
     score = headline(measured.test.quality)
-    table = empty("", ["head", f"val {score}", f"test {score}", "leave on val", "leave on test"])
+    left = ["expert", "run on"] if measured.mixture else ["head", "leave on"]
+    table = empty("", [left[0], f"val {score}", f"test {score}", f"{left[1]} val", f"{left[1]} test"])
     last = len(measured.test.heads) - 1
     for i, (val, test) in enumerate(zip(measured.val.heads, measured.test.heads, strict=True)):
         left = [f"{100 * split.shares[i]:.1f} %" for split in (measured.val, measured.test)]
-        table.add_row("final" if i == last else f"exit {i + 1}", score_of(val), score_of(test), *left)
+        name = f"expert {i}" if measured.mixture else "final" if i == last else f"exit {i + 1}"
+        table.add_row(name, score_of(val), score_of(test), *left)
     if last:
         table.add_row("path taken", score_of(measured.val.quality), score_of(measured.test.quality), "", "")
     return table

@@ -1,0 +1,31 @@
+"""Several networks as one model: a router sends each image to the few that answer it, and only those are run."""
+
+from compressor.mixture.choice import at_budget, decide, oracle, outcome
+from compressor.mixture.costs import MixtureCosts, PartCost, cost_table, costs
+from compressor.mixture.execution import Answers, Survey, answer, mix, run, survey
+from compressor.mixture.files import load_mixture, save_mixture
+from compressor.mixture.measuring import measure, settle
+from compressor.mixture.types import Mixture, assemble
+
+__all__ = [
+    "Answers",
+    "Mixture",
+    "MixtureCosts",
+    "PartCost",
+    "Survey",
+    "answer",
+    "assemble",
+    "at_budget",
+    "cost_table",
+    "costs",
+    "decide",
+    "load_mixture",
+    "measure",
+    "mix",
+    "oracle",
+    "outcome",
+    "run",
+    "save_mixture",
+    "settle",
+    "survey",
+]

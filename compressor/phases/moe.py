@@ -1,0 +1,163 @@
+"""Make compressed networks the experts of a mixture: train a router that sends images to them, then all together."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from compressor import history
+from compressor.arch import (
+    FLOAT,
+    Arch,
+    Block,
+    BlockKind,
+    Limit,
+    MixtureArch,
+    Quantization,
+    Routing,
+    Rule,
+    Stage,
+    Task,
+    TaskKind,
+    Unit,
+    check_mixture,
+)
+from compressor.calibration import calibrate, recalibrate_norms
+from compressor.compute import threads
+from compressor.config.moe import MoeConfig, MoeStem, RouterConfig
+from compressor.cost import paths
+from compressor.errors import ConfigError, ModelError
+from compressor.losses import Loss
+from compressor.mixture.costs import costs
+from compressor.mixture.losses import Each, alone, each_loss, together
+from compressor.mixture.sharing import sharing, sharing_arch
+from compressor.mixture.types import Mixture, assemble
+from compressor.model import Model, fresh
+from compressor.training import Context, train
+
+CALIBRATION_IMAGES = 512
+LARGE = 96
+"""Images of so many pixels a side are read by the router with a stride of 4."""
+
+STAGES = ("adapt", "router", "joint")
+"""The trainings of a mixture, each with its own folder in the scratch folder."""
+
+
+def mix_experts(
+    config: MoeConfig, context: Context, original: Model, teacher: Model | None = None, **experts: Model
+) -> Mixture:
+    """Train the router with the experts as they are, then router and experts together.
+
+    `experts` are expert0, expert1, ...; `original` is the network that budgets are shares of. With a shared stem, the
+    experts first learn to read the cheapest one's first stage.
+    """
+    mixture = _begin(config, context, original, [experts[f"expert{i}"] for i in range(len(experts))])
+    calibrate(mixture.router, context, images=CALIBRATION_IMAGES, seed=config.router.fit.seed)
+    recovery, counted = config.joint.recovery, costs(mixture)
+    whole = [part.bitops for part in counted.experts]
+    joint, first = (
+        each_loss(recovery, context, teacher, fit.label_smoothing) for fit in (config.joint.fit, config.router.fit)
+    )
+
+    def mixed(each: Each) -> Loss:
+        shares = [bitops / max(whole) for bitops in whole]
+        return together(mixture, each, balance=config.balance, cost=config.cost, costs=shares)
+
+    with threads(context.runtime, counted.worst(replace(mixture.rule, routing=Routing.SOFT), Unit.MACS)):
+        if mixture.rule.shared:
+            train(mixture, config.joint.fit, _within(context, "adapt"), alone(mixture, joint), only="experts")
+        train(mixture, config.router.fit, _within(context, "router"), mixed(first), only="router")
+        train(mixture, config.joint.fit, _within(context, "joint"), mixed(joint))
+    _gather(context.scratch)
+    mixture.net.eval()
+    return mixture
+
+
+def _begin(config: MoeConfig, context: Context, original: Model, experts: list[Model]) -> Mixture:
+    whole = [paths(expert)[-1] for expert in experts]
+    order = tuple(sorted(range(len(experts)), key=lambda i: (whole[i].bitops, whole[i].macs, i)))
+    rule = Rule(config.routing, config.k, False, order, (0.0,) * len(experts), 0.5, _limit(config, original))
+    arch = router_arch(config.router, experts[order[0]].arch, len(experts), shared=False)
+    try:
+        check_mixture(MixtureArch(rule, arch, tuple(expert.arch for expert in experts)))
+    except ModelError as error:
+        raise ConfigError(f"moe: {error}") from None
+    if config.stem is MoeStem.SHARED:
+        experts, rule = _shared(experts, order[0], context, config.joint.fit.seed), replace(rule, shared=True)
+        arch = router_arch(config.router, experts[order[0]].arch, len(experts), shared=True)
+    mixture = assemble(rule, fresh(arch, config.router.fit.seed), tuple(experts))
+    _refuse_small(config, mixture)
+    return mixture
+
+
+def _shared(experts: list[Model], cheapest: int, context: Context, seed: int) -> list[Model]:
+    """Give every expert the cheapest one's first stage."""
+    source = experts[cheapest]
+    for i, expert in enumerate(experts):
+        if expert.arch.exits:
+            raise ConfigError(f"moe.stem=shared: expert {i} has early exits; give experts without E, or moe.stem=own")
+        if len(expert.arch.stages) < 2:
+            raise ConfigError(f"moe.stem=shared: expert {i} has one stage only; give moe.stem=own")
+        if expert.arch.activation != source.arch.activation:
+            raise ConfigError(f"moe.stem=shared: expert {i} has another activation function; give moe.stem=own")
+    try:
+        made = [sharing(expert, source, context.data, seed) for expert in experts]
+    except ModelError as error:
+        raise ConfigError(f"moe.stem=shared: {error}; give moe.stem=own") from None
+    for model in made:
+        calibrate(model, context, images=CALIBRATION_IMAGES, seed=seed)
+        if model is not source:
+            recalibrate_norms(model, context, images=CALIBRATION_IMAGES, seed=seed)
+    return made
+
+
+def router_arch(config: RouterConfig, expert: Arch, count: int, *, shared: bool) -> Arch:
+    """Give the router's network: convolutions of stride 2 whose width doubles, on the image or on the shared stage."""
+    first = 4 if expert.input.size >= LARGE and not shared else 2
+    strides = [first] + [2] * (config.depth - 1)
+    blocks = tuple(Block(BlockKind.PLAIN, (config.width * 2**i,), stride) for i, stride in enumerate(strides))
+    floats = {config.bits.weight, config.bits.act, config.edge_bits} == {FLOAT}
+    rule = None if floats else Quantization(config.bits, config.edge_bits)
+    task = Task(TaskKind.MULTICLASS, count)
+    if not shared:
+        return Arch("router", expert.input, task, (Stage(blocks),), activation=expert.activation, quantization=rule)
+    stages = (expert.stages[0], Stage(blocks))
+    return sharing_arch(Arch("router", expert.input, task, stages, expert.stem, quantization=rule), expert)
+
+
+def _limit(config: MoeConfig, original: Model) -> Limit | None:
+    whole = paths(original)[-1]
+    if config.budget.macs is not None:
+        return Limit(Unit.MACS, config.budget.macs * whole.macs)
+    if config.budget.bitops is not None:
+        return Limit(Unit.BITOPS, config.budget.bitops * whole.macs * FLOAT * FLOAT)
+    return None
+
+
+def _refuse_small(config: MoeConfig, mixture: Mixture) -> None:
+    """Refuse a budget below the cheapest expert before anything is trained."""
+    if (limit := mixture.rule.limit) is None:
+        return
+    share = config.budget.macs or config.budget.bitops or 0.0
+    least = costs(mixture).least(mixture.rule, limit.unit)
+    if limit.mean < least:
+        raise ConfigError(
+            f"moe.budget.{limit.unit}={share:g}: the cheapest expert and the router need "
+            f"{share * least / limit.mean:.3g} of the original's; give more, or a cheaper expert or router"
+        )
+
+
+def _within(context: Context, stage: str) -> Context:
+    folder = context.scratch / stage
+    folder.mkdir(exist_ok=True)
+    return replace(context, scratch=folder)
+
+
+def _gather(scratch: Path) -> None:
+    """Write one history of the trainings, epochs and seconds counted through."""
+    history.truncate(scratch, 0)
+    epochs, seconds = 0, 0.0
+    for stage in STAGES:
+        lines = history.read(scratch / stage)
+        for line in lines:
+            history.append(scratch, line | {"epoch": epochs + line["epoch"], "seconds": seconds + line["seconds"]})
+        epochs, seconds = epochs + len(lines), seconds + (lines[-1]["seconds"] if lines else 0.0)
+    history.write_curves(scratch)
