@@ -125,6 +125,23 @@ class TestDiffering:
         assert (found.moved, found.largest, found.version) == (1, 0.5, torch.__version__.partition("+")[0])
 
 
+def test_a_second_engine_that_cannot_read_the_files_is_named_with_its_reason(checkpoint, digits, tmp_path, monkeypatch):
+    real = agreement.open_stage
+
+    def choosy(engine, path, threads, precision):
+        if engine is Engine.OPENVINO:
+            raise ModelError(f"{path}: openvino cannot run it (no such type)")
+        return real(engine, path, threads, precision)
+
+    monkeypatch.setattr(agreement, "open_stage", choosy)
+    first, second = exported(deployed.ONNX, checkpoint, tmp_path / "made", digits).parity.engines
+    assert (first.refused, first.differing) == (None, 0)
+    assert second.refused == "stage-0.onnx: openvino cannot run it (no such type)"
+    assert (second.differing, second.moved, second.score) == (None, None, None)
+    with pytest.raises(ModelError, match="no such type"):
+        exported(deployed.OPENVINO, checkpoint, tmp_path / "other", digits)
+
+
 @pytest.mark.parametrize("kind", [TaskKind.MULTILABEL, TaskKind.REGRESSION])
 def test_other_tasks_agree_too(kind, digits, tmp_path):
     data, model = deployed.asked(kind)

@@ -80,7 +80,7 @@ def test_pruned_mixed_and_float_networks_answer_as_the_reference(context):
     images = context.data.test.images[:60]
     for net in (
         select(graphs.model(graphs.mixed(), context), kept),
-        graphs.model(graphs.mixed(BlockKind.BOTTLENECK), context),
+        graphs.model(samples.arch(BlockKind.BOTTLENECK), context),
         graphs.model(samples.arch(BlockKind.PLAIN), context),
     ):
         found = graphs.through(net, images, stage(Container.SMALLEST))

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from compressor.config.execution import ExecutionConfig
 from compressor.data.types import Data
 from compressor.pipeline import Step
 from compressor.store import Store
-from compressor.studies.execution import PlaceError, execute
+from compressor.studies.execution import PlaceError, await_folder, execute
 
 TWO = ExecutionConfig("local", workers=2, address="local", cpus=1, retries=1)
 EPOCHS = 60
@@ -129,3 +130,18 @@ with Store(Path("{tmp_path}")).lock("prune-0123456789abcdef"):
     began = time.monotonic()
     with Store(tmp_path).lock("prune-0123456789abcdef"):
         assert time.monotonic() - began < 5
+
+
+def test_a_step_that_another_machine_has_just_finished_is_waited_for(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), "prune-0123456789abcdef"
+
+    def appear() -> None:
+        store.folder(key).mkdir()
+        (store.folder(key) / "record.json").touch()
+
+    with pytest.raises(PlaceError, match="is not seen on"):
+        await_folder(store, key, patience=0.2)
+    other = threading.Timer(0.5, appear)
+    other.start()
+    await_folder(store, key, patience=30)
+    other.join()

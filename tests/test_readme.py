@@ -24,6 +24,12 @@ SMALL = [
     *(f"{p}.fit.epochs=1" for p in PHASES),
 ]
 
+QUICK = {
+    "order": ["study.letters=PQ", "study.reference=PQ", "study.repeats=[]", "study.seeds=[0]"],
+    "bench": ["bench.engines=[torch]", "bench.batches=[1]", "bench.repeats=3", "bench.seconds=0", "bench.memory=false"],
+}
+"""What makes a command short enough for a test."""
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -50,14 +56,23 @@ def run(place: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_the_readme_shows_every_task() -> None:
-    assert {command.split()[1] for command in COMMANDS} >= {"run", "quantize", "list", "evaluate"}
+    assert {command.split()[1] for command in COMMANDS} >= {
+        "run",
+        "order",
+        "quantize",
+        "export",
+        "predict",
+        "bench",
+        "list",
+        "evaluate",
+    }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_works_as_printed(command: str, run: str) -> None:
     words = shlex.split(command.replace("RUN", run))[1:]
     small = [word for word in SMALL if not (words[0] in ("quantize", "evaluate") and word.startswith("dataset.limit"))]
-    ended = call(*words, *([] if words[0] == "list" else small))
+    ended = call(*words, *([] if words[0] == "list" else small), *QUICK.get(words[0], []))
     assert ended.code == 0, ended.err
     assert ended.out.strip()
 

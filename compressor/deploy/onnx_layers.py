@@ -41,7 +41,8 @@ def fused(parts: Parts, layer: Layer, codes: Codes, settled: Settled, step: floa
     parts.constant(f"{name}.scale", sums / codes.grid.scale, np.float32)
     parts.constant(f"{name}.bias", settled.bias, np.int32)
     parts.constant(f"{name}.bias.scale", sums, np.float32)
-    weight = parts.node("DequantizeLinear", [weight, f"{name}.scale"], f"{name}.weight.real", axis=0)
+    reads = [weight, f"{name}.scale", parts.constant(f"{name}.weight.zero", np.zeros_like(sums), np.int8)]
+    weight = parts.node("DequantizeLinear", reads, f"{name}.weight.real", axis=0)
     bias = parts.node("DequantizeLinear", [f"{name}.bias", f"{name}.bias.scale"], f"{name}.bias.real", axis=0)
     source = parts.node("DequantizeLinear", [_flat(parts, layer, codes.name), codes.step, codes.zero], f"{name}.reads")
     return apply(parts, layer, source, weight, bias)
@@ -117,16 +118,24 @@ def _columns(parts: Parts, layer: Layer, codes: Codes) -> str:
     return parts.node("Concat", views, f"{name}.columns", axis=3)
 
 
-def real(parts: Parts, layer: Layer, source: str) -> str:
-    """Add a layer that computes in float32, from weights that may be integers."""
+def real(parts: Parts, layer: Layer, source: str, step: float = 1.0) -> str:
+    """Add a layer that computes in float32 what it reads times `step`, from weights that may be integers."""
     name = layer.name
     if layer.scale is None:
-        weight = parts.constant(f"{name}.weight", layer.weight, np.float32)
+        weight = parts.constant(f"{name}.weight", layer.weight * np.float32(step), np.float32)
     else:
-        parts.constant(f"{name}.scale", layer.scale, np.float32)
+        parts.constant(f"{name}.scale", layer.scale * np.float32(step), np.float32)
         weight = parts.node("DequantizeLinear", [_codes(parts, layer), f"{name}.scale"], f"{name}.weight.real", axis=0)
     bias = parts.constant(f"{name}.bias", layer.bias, np.float32)
     return apply(parts, layer, _flat(parts, layer, source), weight, bias)
+
+
+def unscaled(parts: Parts, layer: Layer, codes: Codes) -> str:
+    """Give integers as floats, by a cast: after DequantizeLinear, onnxruntime would round float weights and biases."""
+    value = parts.cast(codes.name, f"{layer.name}.reads", TensorProto.FLOAT)
+    if not codes.grid.signed:
+        return value
+    return parts.node("Sub", [value, parts.constant("middle", MIDDLE, np.float32)], f"{layer.name}.centred")
 
 
 def apply(parts: Parts, layer: Layer, source: str, weight: str, bias: str) -> str:

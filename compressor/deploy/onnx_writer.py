@@ -24,7 +24,7 @@ from compressor.deploy.nodes import (
     sliding,
     windows,
 )
-from compressor.deploy.onnx_layers import Codes, apart, fused, real, rounded
+from compressor.deploy.onnx_layers import Codes, apart, fused, real, rounded, unscaled
 from compressor.deploy.onnx_parts import Parts
 from compressor.deploy.thresholds import settle
 
@@ -110,19 +110,20 @@ class _Writer:
 
     def _layer(self, node: Layer) -> None:
         parts, codes = self.parts, self.codes.get(node.reads[0])
-        if codes is None or node.scale is None:
-            self.floats[node.gives] = real(parts, node, self.real(node.reads[0]))
-            return
         grid = self._rounded_to(node.gives)
-        if self.arithmetic is Arithmetic.FUSED:
-            value = fused(parts, node, codes, rounded(node, codes.grid), 1.0)
-            self.floats[node.gives] = self._narrowed(node.gives, value)
+        if codes is None:
+            value = real(parts, node, self.real(node.reads[0]))
+        elif node.scale is None:
+            value = real(parts, node, unscaled(parts, node, codes), codes.grid.scale)
+        elif self.arithmetic is Arithmetic.FUSED:
+            value = self._narrowed(node.gives, fused(parts, node, codes, rounded(node, codes.grid), 1.0))
         elif grid and (settled := settle(node, codes.grid, grid)):
-            self.floats[node.gives] = fused(parts, node, codes, settled, grid.scale)
-        elif node.groups > 1:
-            self.floats[node.gives] = real(parts, node, self.real(node.reads[0]))
+            value = fused(parts, node, codes, settled, grid.scale)
+        elif node.groups > 1:  # ConvInteger takes a multiple of the time
+            value = real(parts, node, unscaled(parts, node, codes), codes.grid.scale)
         else:
-            self.floats[node.gives] = apart(parts, node, codes)
+            value = apart(parts, node, codes)
+        self.floats[node.gives] = value
 
     def _rounded_to(self, value: str) -> Grid | None:
         """Give the grid of the only reader of a value, where that rounds."""

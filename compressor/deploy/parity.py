@@ -78,7 +78,8 @@ def measure_parity(model: Model, files: Files, test: Split, runtime: RuntimeConf
             except ModelError as error:
                 if engine is engines[0]:
                     raise
-                found.append(EngineParity(engine, version_of(engine), None, None, None, None, refused=str(error)))
+                reason = str(error).removeprefix(f"{files.folder}/")
+                found.append(EngineParity(engine, version_of(engine), None, None, None, None, refused=reason))
                 continue
             got = _answered(exported, test, f"{engine}", progress)
             found.append(compare(engine, want, got, test, task))
