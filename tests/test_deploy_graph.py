@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from compressor.arch import Activation, Bits, BlockKind
 from compressor.deploy.graph import FEATURES, IMAGES, OUTPUT, Layer, Round, run_reference, stages_of
 from compressor.deploy.nodes import sliding, windows
-from compressor.layers import Conv, Weighted
+from compressor.layers import Act, Conv, Norm, Weighted
 from compressor.model import select
 
 
@@ -51,10 +51,13 @@ def test_networks_of_large_images_answer_as_torch_does(name, context):
 def test_a_cap_of_six_lowers_the_grid(context):
     arch = graphs.quantized(BlockKind.SEPARABLE, Bits(8, 8), activation=Activation.RELU6, exits=None)
     net = graphs.model(arch, context)
-    block = net.net.blocks["s0b0"]
-    block.act1.scale.data.fill_(0.05)  # 255 steps would reach 12.75
+    act = net.net.get_submodule("blocks.s0b0.act1")
+    assert isinstance(act, Act)
+    act.scale.data.fill_(0.05)  # 255 steps would reach 12.75
     (graph,) = stages_of(net)
-    assert graph.values["blocks.s0b0.act1"].grid.high == 120
+    grid = graph.values["blocks.s0b0.act1"].grid
+    assert grid is not None
+    assert grid.high == 120
     images = context.data.test.images[:40]
     assert graphs.agreement(graphs.through(net, images, graphs.reference), graphs.answers(net, images)) >= 0.95
 
@@ -65,12 +68,16 @@ def test_folded_integers_times_their_scales_are_the_rounded_weights_times_the_no
     assert layers.keys() == {name for name, module in net.net.named_modules() if isinstance(module, Weighted)}
     for name, layer in layers.items():
         module = net.net.get_submodule(name)
+        assert isinstance(module, Weighted)
+        assert layer.bits is not None
+        assert layer.scale is not None
         assert layer.weight.dtype == np.int8
         top = np.maximum(1, 2 ** (layer.bits.astype(int) - 1) - 1)
         assert (np.abs(layer.weight.reshape(len(top), -1)) <= top[:, None]).all()
         want = module.rounded().detach()
         if isinstance(module, Conv):
             norm = net.net.get_submodule(name.replace("conv", "norm"))
+            assert isinstance(norm, Norm)
             gain = norm.weight / (norm.running_var + norm.eps).sqrt()
             assert (gain < 0).any()
             assert (gain == 0).any()
@@ -86,6 +93,7 @@ def test_features_are_whole_multiples_of_their_step_and_the_next_stage_keeps_the
     assert (second.inputs, tuple(last.outputs)) == ((FEATURES,), (OUTPUT,))
     features = run_reference(first, {IMAGES: context.data.test.images[:10]})[FEATURES]
     grid = first.values[first.outputs[FEATURES]].grid
+    assert grid is not None
     steps = features / np.float32(grid.scale)
     np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
     assert steps.max() <= grid.high

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import graphs
 import numpy as np
@@ -22,7 +23,7 @@ INT8 = {"u8", "i8"}
 FAMILIES = ("resnet20", "resnet18", "resnet50", "vgg11", "mobilenet_v1", "mobilenet_v2")
 
 
-def compiled(graph: Graph) -> "ov.CompiledModel":
+def compiled(graph: Graph) -> Any:
     return ov.Core().compile_model(as_openvino(graph), "CPU", SETTINGS)
 
 

@@ -29,6 +29,7 @@ def every_sum(channel: np.ndarray, reads: Grid) -> np.ndarray:
 def assert_exact(of: Layer, reads: Grid, gives: Grid) -> None:
     settled = settle(of, reads, gives)
     assert settled is not None
+    assert of.scale is not None
     for c, channel in enumerate(of.weight):
         sums = every_sum(channel, reads)
         real = sums * (float(of.scale[c]) * reads.scale / gives.scale) + float(of.bias[c]) / gives.scale
@@ -48,6 +49,7 @@ def test_few_bits_are_settled_exactly(seed, bits, act, signed):
 @pytest.mark.parametrize("bias", [-3.0, 0.0, 1.3, 100.0])
 def test_channels_whose_sums_hardly_count_are_constant(scale, bias):
     of = layer(4, 0)
+    assert of.scale is not None
     of.scale[:], of.bias[:] = scale, bias
     assert_exact(of, READS, Grid(0.2, 0, 15, 4))
 

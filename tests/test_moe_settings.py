@@ -123,7 +123,10 @@ class TestPlan:
 
     def test_the_seed_of_a_recipe_is_added_to_the_mixtures(self) -> None:
         mixtures = planned(moe(*TWO_RECIPES, seeds=[3, 4])).mixtures
-        seeds = [[step.config.fit.seed for chain in mixed.chains for step in chain] for mixed in mixtures]
+        seeds = [
+            [step.config.fit.seed for chain in mixed.chains for step in chain if isinstance(step, Step)]
+            for mixed in mixtures
+        ]
         assert seeds == [[3, 3, 3, 3, 8, 8], [4, 4, 4, 4, 9, 9]]
         trained = [(mixed.step.config.router.fit.seed, mixed.step.config.joint.fit.seed) for mixed in mixtures]
         assert trained == [(3, 3), (4, 4)]
@@ -142,7 +145,9 @@ class TestPlan:
         (mixed,) = planned(moe(*recipes)).mixtures
         first, second = mixed.chains
         assert [a.key == b.key for a, b in zip(first, second, strict=True)] == [True, True, False]
-        assert second[-1].config.bits == Bits(2, CONFIG.quantize.bits.act)
+        last = second[-1]
+        assert isinstance(last, Step)
+        assert last.config.bits == Bits(2, CONFIG.quantize.bits.act)
 
     @pytest.mark.parametrize(
         "change",
