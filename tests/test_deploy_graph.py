@@ -78,6 +78,7 @@ def test_folded_integers_times_their_scales_are_the_rounded_weights_times_the_no
         if isinstance(module, Conv):
             norm = net.net.get_submodule(name.replace("conv", "norm"))
             assert isinstance(norm, Norm)
+            assert norm.running_var is not None
             gain = norm.weight / (norm.running_var + norm.eps).sqrt()
             assert (gain < 0).any()
             assert (gain == 0).any()
