@@ -24,11 +24,18 @@ def device_of(runtime: RuntimeConfig) -> torch.device:
 @contextmanager
 def threads(runtime: RuntimeConfig, macs: int) -> Iterator[int]:
     """Compute with as many threads as suit a network of `macs` multiply-accumulates an image, then go back."""
-    before, cores = torch.get_num_threads(), os.cpu_count() or 1
-    count = runtime.threads or (1 if macs < TINY_MACS else cores)
-    torch.set_num_threads(count)
-    try:
+    count = runtime.threads or (1 if macs < TINY_MACS else os.cpu_count() or 1)
+    with on_threads(count):
         yield count
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Compute with `count` threads, 0 for as many as now, then go back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
 

@@ -15,6 +15,7 @@ from compressor.model import Model, select
 
 ov = pytest.importorskip("openvino")
 
+from compressor.deploy.engines import release_signal_stack  # noqa: E402
 from compressor.deploy.openvino_writer import as_openvino, write_openvino  # noqa: E402 - it needs openvino
 
 SETTINGS = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
@@ -24,7 +25,9 @@ FAMILIES = ("resnet20", "resnet18", "resnet50", "vgg11", "mobilenet_v1", "mobile
 
 
 def compiled(graph: Graph) -> Any:
-    return ov.Core().compile_model(as_openvino(graph), "CPU", SETTINGS)
+    ready = ov.Core().compile_model(as_openvino(graph), "CPU", SETTINGS)
+    release_signal_stack()
+    return ready
 
 
 def stage(graph: Graph) -> graphs.Stage:
@@ -112,6 +115,7 @@ def test_written_files_hold_integers_and_the_names_of_inputs_and_outputs(context
     assert "f16" not in kinds
     images = context.data.test.images[:5]
     ready = ov.Core().compile_model(read, "CPU", SETTINGS)
+    release_signal_stack()
     np.testing.assert_array_equal(ready([images])["output"], stage(first)({"images": images})["output"])
 
 

@@ -130,6 +130,15 @@ found = [load_export(Path("export"), engine={engine!r}, threads=1).predict(image
          for n in (1, 40) for i in range(0, 40, n)]
 print(np.concatenate(found).tolist())
 """
+SIGNALLED = """
+import os, signal, sys
+from compressor import interrupts
+interrupts.install()
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+except KeyboardInterrupt:
+    sys.stderr.write("handled")
+"""
 
 
 def exported_folder(config, context, folder: Path) -> Path:
@@ -156,6 +165,12 @@ class TestAlone:
         exits = load_export(folder, engine=engine, threads=1).predict(images).exits.tolist()
         assert json.loads(ended.stdout) == [*exits, *exits]
         assert len(set(exits)) > 1
+
+    def test_a_signal_between_answers_can_still_be_handled(self, config, engine, context, tmp_path):
+        exported_folder(config, context, tmp_path)
+        np.save(tmp_path / "images.npy", context.data.test.images[:40])
+        ended = process("-c", ANSWER.format(engine=str(engine)) + SIGNALLED, folder=tmp_path)
+        assert (ended.returncode, ended.stderr) == (0, "handled")
 
     def test_without_its_package_one_line_names_the_extra(self, config, engine, context, tmp_path):
         exported_folder(config, context, tmp_path)

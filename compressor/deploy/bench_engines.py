@@ -71,6 +71,7 @@ def _torch(folder: Path, precision: str, threads: int) -> Runner:
     """Answer as `routing.route` does: after each exit, only the images that stay go on."""
     import torch
 
+    from compressor.compute import on_threads
     from compressor.data.types import Split
     from compressor.model import load
     from compressor.routing import route
@@ -81,8 +82,7 @@ def _torch(folder: Path, precision: str, threads: int) -> Runner:
         model.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def run(images: np.ndarray) -> np.ndarray:
-        torch.set_num_threads(threads)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with on_threads(threads), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             _, taken = route(model, Split(images, np.empty(0)), batch=len(images))
         return taken.numpy()
 

@@ -1,5 +1,7 @@
 """What runs one exported stage: onnxruntime, OpenVINO or numpy. Each is imported only when it is asked for."""
 
+import ctypes
+import sys
 from collections.abc import Callable
 from importlib import import_module, metadata
 from pathlib import Path
@@ -22,6 +24,8 @@ READERS = {
 """The engines that read a format, the usual one first."""
 
 PRECISIONS = {Engine.ONNXRUNTIME: ("fp32",), Engine.OPENVINO: ("fp32", "bf16")}
+
+SS_DISABLE = 2
 
 EXTRAS = {Engine.ONNXRUNTIME: "onnx", Engine.OPENVINO: "openvino"}
 
@@ -73,6 +77,22 @@ def open_stage(engine: Engine, path: Path, threads: int, precision: str) -> Stag
         raise ModelError(f"{path}: {engine} {version_of(engine)} cannot run it ({reason})") from None
 
 
+def release_signal_stack() -> None:
+    """Let signals of this thread use its own stack again.
+
+    OpenVINO's CPU plugin gives the thread that loads it one of SIGSTKSZ + AT_MINSIGSTKSZ bytes, too few for the
+    registers of AMX once they are in use: Linux then ends the process with SIGSEGV at Ctrl-C or SIGTERM.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(_SignalStack(flags=SS_DISABLE)), None)
+
+
+class _SignalStack(ctypes.Structure):
+    """C's `stack_t` on Linux."""
+
+    _fields_ = (("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
 def _onnxruntime(module: Any, path: Path, threads: int) -> Stage:
     options = module.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -99,6 +119,7 @@ def _openvino(module: Any, path: Path, threads: int, precision: str) -> Stage:
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     compiled = module.Core().compile_model(str(path), "CPU", settings)
+    release_signal_stack()
     request = compiled.create_infer_request()
     names = [next(iter(port.get_names())) for port in compiled.outputs]
     ports = [names.index(name) for name in _ordered(names)]

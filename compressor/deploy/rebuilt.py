@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from compressor.compute import on_threads
 from compressor.config.deploy import Engine
 from compressor.deploy.engines import Stage
 from compressor.deploy.graph import FEATURES, OUTPUT, Graph, run_reference, stages_of
@@ -49,9 +50,8 @@ def _segment(model: Model, i: int, threads: int) -> Stage:
 
     @torch.no_grad()
     def run(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        if threads:
-            torch.set_num_threads(threads)
-        stream, out = net.segment(i, torch.from_numpy(values))
+        with on_threads(threads):
+            stream, out = net.segment(i, torch.from_numpy(values))
         return out.numpy(), None if last else stream.numpy()
 
     return run
