@@ -13,11 +13,11 @@ from terminal import TINY, call, process
 
 from compressor.arch import Task, TaskKind
 from compressor.codec import digest_file, encode
-from compressor.config import Container, Engine, ExportConfig, ExportFormat
+from compressor.config import Arithmetic, Container, Engine, ExportConfig, ExportFormat
 from compressor.deploy import parity as agreement
 from compressor.deploy.export import export
 from compressor.deploy.note import EXPORT, ExportNote, read_note
-from compressor.deploy.parity import TOLERANCE, compare, differing
+from compressor.deploy.parity import TOLERANCE, DisagreementError, compare, differing
 from compressor.deploy.runtime import Predictions, load_export
 from compressor.errors import ConfigError, ModelError, StoreError
 from compressor.routing import route
@@ -75,6 +75,35 @@ class TestExport:
         with pytest.raises(ModelError, match=r"of 120 answers of \w+ [\d.]+ differ from PyTorch's, at most 1 may"):
             exported(CONFIGS[name], checkpoint, tmp_path / "made", digits)
         assert list(tmp_path.iterdir()) == []
+
+
+def arithmetic(config: ExportConfig, source: Path, folder: Path, digits) -> tuple[Arithmetic | None, list[str]]:
+    """Export, and give the arithmetic with the digests of the stages."""
+    note = exported(config, source, folder, digits)
+    return note.arithmetic, [note.files[stage.file] for stage in note.stages]
+
+
+class TestArithmetic:
+    EXACT = replace(deployed.ONNX, arithmetic=Arithmetic.EXACT)
+    FUSED = replace(deployed.ONNX, arithmetic=Arithmetic.FUSED)
+
+    def test_auto_takes_the_fastest_that_agrees(self, checkpoint, digits, tmp_path):
+        lenient = replace(deployed.ONNX, differing=0.2)
+        made = arithmetic(lenient, checkpoint, tmp_path / "auto", digits)
+        assert made == arithmetic(replace(self.FUSED, differing=0.2), checkpoint, tmp_path / "fused", digits)
+        assert made[0] is Arithmetic.FUSED
+
+    def test_auto_is_exact_where_the_fastest_disagrees(self, checkpoint, digits, tmp_path):
+        with pytest.raises(DisagreementError, match="another arithmetic or format may agree"):
+            exported(self.FUSED, checkpoint, tmp_path / "fused", digits)
+        made = arithmetic(deployed.ONNX, checkpoint, tmp_path / "auto", digits)
+        assert made == arithmetic(self.EXACT, checkpoint, tmp_path / "exact", digits)
+        assert made[0] is Arithmetic.EXACT
+
+    def test_is_of_onnx_alone(self, checkpoint, digits, tmp_path):
+        assert exported(deployed.PACKED, checkpoint, tmp_path / "made", digits).arithmetic is None
+        with pytest.raises(ConfigError, match=r"export\.arithmetic=exact: give auto; .* not for packed"):
+            replace(deployed.PACKED, arithmetic=Arithmetic.EXACT)
 
 
 class TestFolder:

@@ -103,7 +103,7 @@ def test_wide_convolutions_are_products_of_matrices_that_answer_as_the_reference
     wide = replace(arch, stages=tuple(replace(s, width=70) for s in arch.stages))
     inner = tuple(
         replace(s, blocks=tuple(replace(b, widths=(66, 65)) for b in s.blocks)) for s in wide.stages
-    )  # every convolution but the first reads more than 64 channels
+    )  # every convolution but the first reads more channels than `WIDE`
     net = graphs.model(replace(wide, stages=inner), context)
     images = context.data.test.images[:40]
     want = graphs.through(net, images, graphs.reference)
@@ -119,6 +119,13 @@ def test_onnxruntime_runs_every_layer_of_few_bits_with_an_integer_kernel(kind, c
     assert not FLOAT_KERNELS & counts.keys()
     assert sum(counts[kernel] for kernel in INTEGER_KERNELS) == len(layers(net))
     assert counts["QLinearConv"] >= len(layers(net)) / 3
+
+
+@pytest.mark.parametrize("kind", BlockKind)
+def test_exact_arithmetic_of_eight_bits_leaves_only_depthwise_layers_to_float_kernels(kind, context, tmp_path):
+    net = graphs.model(graphs.quantized(kind, Bits(8, 8)), context)
+    counts = kernels(net, tmp_path)
+    assert sum(counts[kernel] for kernel in FLOAT_KERNELS) <= sum(layer.groups > 1 for layer in layers(net))
 
 
 @pytest.mark.parametrize("kind", BlockKind)

@@ -1,7 +1,15 @@
 """Everything a command can be told. Values and their comments: configs/; here are the types and the ranges."""
 
 from compressor.config.bench import BenchConfig
-from compressor.config.deploy import Container, Engine, ExportConfig, ExportFormat, PredictConfig, PredictFormat
+from compressor.config.deploy import (
+    Arithmetic,
+    Container,
+    Engine,
+    ExportConfig,
+    ExportFormat,
+    PredictConfig,
+    PredictFormat,
+)
 from compressor.config.fit import FitConfig, Optimizer, Precision, Schedule
 from compressor.config.images import AugmentConfig, DatasetConfig
 from compressor.config.phases import (
@@ -24,6 +32,7 @@ from compressor.config.study import PartsConfig, StudyConfig
 
 __all__ = [
     "ArchitectureConfig",
+    "Arithmetic",
     "AugmentConfig",
     "BaselineConfig",
     "BaselineSettings",

@@ -21,6 +21,14 @@ class Container(StrEnum):
     SMALLEST = "smallest"
 
 
+class Arithmetic(StrEnum):
+    """How ONNX rounds: as in training, or as the fastest kernels do; `auto`: the latter where it still agrees."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    FUSED = "fused"
+
+
 class PredictFormat(StrEnum):
     """How answers are written; `auto`: by the file's suffix, else a table in a terminal and JSON lines elsewhere."""
 
@@ -46,10 +54,15 @@ class ExportConfig:
 
     format: ExportFormat
     container: Container
+    arithmetic: Arithmetic = Arithmetic.AUTO
+    differing: float = 0.001
 
     def __post_init__(self) -> None:
+        need(0 <= self.differing <= 1, "export.differing", self.differing, "a share of the test answers, 0 to 1")
         fits = self.container is Container.INT8 or self.format is ExportFormat.ONNX
         need(fits, "export.container", self.container, f"int8; smallest is for onnx, not for {self.format}")
+        free = self.arithmetic is Arithmetic.AUTO or self.format is ExportFormat.ONNX
+        need(free, "export.arithmetic", self.arithmetic, f"auto; exact and fused are for onnx, not for {self.format}")
 
 
 @dataclass(frozen=True)

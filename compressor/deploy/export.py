@@ -10,16 +10,16 @@ from pathlib import Path
 
 from compressor.codec import digest_file
 from compressor.config import RuntimeConfig
-from compressor.config.deploy import ExportConfig, ExportFormat
+from compressor.config.deploy import Arithmetic, ExportConfig, ExportFormat
 from compressor.cost import size_bits
 from compressor.data.types import Split
 from compressor.deploy import nodes
 from compressor.deploy.engines import version_of
 from compressor.deploy.graph import Graph, stages_of
-from compressor.deploy.note import EXPORT, SCHEMA, ExportNote, InputNote, SourceNote, StageNote
+from compressor.deploy.note import EXPORT, SCHEMA, ExportNote, InputNote, Parity, SourceNote, StageNote
 from compressor.deploy.packed import write_packed
 from compressor.deploy.packing import packed_of
-from compressor.deploy.parity import Files, engines_for, measure_parity
+from compressor.deploy.parity import DisagreementError, Files, engines_for, measure_parity
 from compressor.deploy.rebuilt import exits_of
 from compressor.errors import ConfigError, StoreError
 from compressor.folders import disk, write_json
@@ -47,12 +47,7 @@ def export(source: Given | Path, config: ExportConfig, folder: Path, test: Split
     found = given(source) if isinstance(source, Path) else source
     model = load(found.folder)
     with _draft(folder) as draft:
-        stages = _write(model, config, draft)
-        shape = model.arch.input
-        files = Files(
-            config.format, draft, stages, InputNote(shape.channels, shape.size, shape.resize), exits_of(model)
-        )
-        parity = measure_parity(model, files, test, runtime, progress)
+        files, arithmetic, parity = _agreeing(model, config, draft, test, runtime, progress)
         written = sorted(draft.iterdir())
         note = ExportNote(
             schema=SCHEMA,
@@ -62,12 +57,13 @@ def export(source: Given | Path, config: ExportConfig, folder: Path, test: Split
             input=files.input,
             task=model.arch.task,
             exits=files.exits,
-            stages=stages,
+            stages=files.stages,
             files={path.name: digest_file(path) for path in written},
             file_bytes=sum(path.stat().st_size for path in written),
             size_bits=size_bits(model),
             parity=parity,
             versions=_versions(config.format),
+            arithmetic=arithmetic,
         )
         write_json(draft / EXPORT, note)
     return note
@@ -104,11 +100,35 @@ def _draft(folder: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _write(model: Model, config: ExportConfig, folder: Path) -> tuple[StageNote, ...]:
+def _agreeing(model: Model, config: ExportConfig, folder: Path, test: Split, runtime: RuntimeConfig,
+              progress: Progress) -> tuple[Files, Arithmetic | None, Parity]:  # fmt: skip
+    """Write the files, in the fastest of the allowed arithmetics with which they agree with PyTorch."""
+    shape = model.arch.input
+    reads = InputNote(shape.channels, shape.size, shape.resize)
+    *others, last = _arithmetics(config)
+    for arithmetic in (*others, last):
+        stages = _write(model, config, arithmetic, folder)
+        files = Files(config.format, folder, stages, reads, exits_of(model))
+        try:
+            return files, arithmetic, measure_parity(model, files, test, config.differing, runtime, progress)
+        except DisagreementError:
+            if arithmetic is last:
+                raise
+    raise AssertionError("the last arithmetic agrees or raises")
+
+
+def _arithmetics(config: ExportConfig) -> tuple[Arithmetic | None, ...]:
+    if config.format is not ExportFormat.ONNX:
+        return (None,)
+    auto = config.arithmetic is Arithmetic.AUTO
+    return (Arithmetic.FUSED, Arithmetic.EXACT) if auto else (config.arithmetic,)
+
+
+def _write(model: Model, config: ExportConfig, arithmetic: Arithmetic | None, folder: Path) -> tuple[StageNote, ...]:
     if config.format is ExportFormat.PACKED:
         write_packed(packed_of(model), folder / "model.packed")
         return (StageNote("model.packed", (nodes.IMAGES,), (nodes.OUTPUT,)),)
-    return tuple(_stage(_distinct(graph), i, config, folder) for i, graph in enumerate(stages_of(model)))
+    return tuple(_stage(_distinct(graph), i, config, arithmetic, folder) for i, graph in enumerate(stages_of(model)))
 
 
 def _distinct(graph: Graph) -> Graph:
@@ -117,13 +137,14 @@ def _distinct(graph: Graph) -> Graph:
     return replace(graph, outputs=outputs)
 
 
-def _stage(graph: Graph, i: int, config: ExportConfig, folder: Path) -> StageNote:
+def _stage(graph: Graph, i: int, config: ExportConfig, arithmetic: Arithmetic | None, folder: Path) -> StageNote:
     writer = import_module(WRITERS[config.format][2])
     name = f"stage-{i}.xml" if config.format is ExportFormat.OPENVINO else f"stage-{i}.onnx"
-    if config.format is ExportFormat.OPENVINO:
+    if arithmetic is None:
         writer.write_openvino(graph, folder / name)
     else:
-        writer.write_onnx(graph, folder / name, nodes.Container(config.container))
+        kinds = (nodes.Container(config.container), nodes.Arithmetic(arithmetic))
+        writer.write_onnx(graph, folder / name, *kinds)
     return StageNote(name, tuple(graph.inputs), tuple(graph.outputs))
 
 

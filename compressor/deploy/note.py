@@ -6,7 +6,7 @@ from pathlib import Path
 
 from compressor.arch import Criterion, Task
 from compressor.codec import decode, digest_file, read_json
-from compressor.config.deploy import Container, ExportFormat
+from compressor.config.deploy import Arithmetic, Container, ExportFormat
 from compressor.errors import CompressorError, ModelError
 
 EXPORT = "export.json"
@@ -85,7 +85,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class ExportNote:
-    """The content of export.json. `files` are digests by name, `file_bytes` their sum on disk."""
+    """The content of export.json. `files` are digests by name, `file_bytes` their sum on disk.
+
+    `container` and `arithmetic` are of ONNX alone.
+    """
 
     schema: int
     format: ExportFormat
@@ -100,6 +103,7 @@ class ExportNote:
     size_bits: int
     parity: Parity
     versions: dict[str, str]
+    arithmetic: Arithmetic | None = None
 
 
 def read_note(folder: Path) -> ExportNote:

@@ -2,6 +2,7 @@
 
 A layer whose output is rounded at once becomes dequantize, layer, quantize with a whole bias, which onnxruntime fuses
 to QLinearConv; exactly, where `settle` finds such a bias. Any other is ConvInteger or MatMulInteger, scaled after.
+Depthwise ones without such a bias, and layers that read or weigh with floats, are computed in float32.
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from compressor.deploy.thresholds import Settled, largest_factors
 MIDDLE = 128
 """What stands for 0 in unsigned weights: onnxruntime has no fast kernel for ConvInteger with signed ones."""
 
-WIDE = 64
+WIDE = 32
 """Input channels from which a convolution is faster as one product of matrices than as ConvInteger."""
 
 LARGEST = 2**31 - 1
@@ -67,9 +68,11 @@ def apart(parts: Parts, layer: Layer, codes: Codes) -> str:
     sums = add(parts, layer, codes)
     parts.constant(f"{name}.scale", layer.scale.astype(np.float64) * codes.grid.scale, np.float32)
     parts.constant(f"{name}.bias", layer.bias.reshape((-1, 1, 1) if conv and not columns else (-1,)), np.float32)
-    value = parts.node("DequantizeLinear", [sums, f"{name}.scale"], f"{name}.scaled", axis=3 if columns else 1)
     if not columns:
+        value = parts.node("DequantizeLinear", [sums, f"{name}.scale"], f"{name}.scaled", axis=1)
         return parts.node("Add", [value, f"{name}.bias"], layer.gives)
+    value = parts.cast(sums, f"{name}.whole", TensorProto.FLOAT)  # faster than DequantizeLinear along the last axis
+    value = parts.node("Mul", [value, f"{name}.scale"], f"{name}.scaled")
     value = parts.node("Add", [value, f"{name}.bias"], f"{name}.last")
     return parts.node("Transpose", [value], layer.gives, perm=[0, 3, 1, 2])
 
@@ -119,13 +122,18 @@ def _columns(parts: Parts, layer: Layer, codes: Codes) -> str:
 
 
 def real(parts: Parts, layer: Layer, source: str, step: float = 1.0) -> str:
-    """Add a layer that computes in float32 what it reads times `step`, from weights that may be integers."""
+    """Add a layer that computes in float32 what it reads times `step`, from weights that may be integers.
+
+    They are scaled by Mul, which onnxruntime does once, at load; DequantizeLinear it would do for each batch.
+    """
     name = layer.name
     if layer.scale is None:
         weight = parts.constant(f"{name}.weight", layer.weight * np.float32(step), np.float32)
     else:
-        parts.constant(f"{name}.scale", layer.scale * np.float32(step), np.float32)
-        weight = parts.node("DequantizeLinear", [_codes(parts, layer), f"{name}.scale"], f"{name}.weight.real", axis=0)
+        axis = (-1, *[1] * (layer.weight.ndim - 1))
+        parts.constant(f"{name}.scale", (layer.scale * np.float32(step)).reshape(axis), np.float32)
+        weight = parts.cast(_codes(parts, layer), f"{name}.wide", TensorProto.FLOAT)
+        weight = parts.node("Mul", [weight, f"{name}.scale"], f"{name}.weight.real")
     bias = parts.constant(f"{name}.bias", layer.bias, np.float32)
     return apply(parts, layer, _flat(parts, layer, source), weight, bias)
 

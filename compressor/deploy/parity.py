@@ -24,11 +24,12 @@ from compressor.progress import Progress
 from compressor.quality import per_image
 from compressor.routing import BATCH, route
 
-SHARE = 0.001
-"""The part of the answers that may differ from PyTorch's; one always may."""
-
 TOLERANCE = 0.05
 """What an output of a regression may differ by before its answer is another one, in deviations of the target."""
+
+
+class DisagreementError(ModelError):
+    """Exported files answer otherwise than PyTorch more often than allowed."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,15 @@ def engines_for(kind: ExportFormat) -> tuple[Engine, ...]:
     raise ConfigError(f"export.format={kind} needs the package {readers[0]}: pip install 'compressor[{extra}]'")
 
 
-def measure_parity(model: Model, files: Files, test: Split, runtime: RuntimeConfig, progress: Progress) -> Parity:
+def measure_parity(model: Model, files: Files, test: Split, share: float, runtime: RuntimeConfig, progress: Progress
+                   ) -> Parity:  # fmt: skip
     """Answer every test image with PyTorch and with the files on each engine, and count what differs.
 
+    A `share` of the answers may differ, and always one.
+
     Raises:
-        ModelError: answers differ more often than allowed, or the format's own engine cannot read the files.
+        DisagreementError: answers differ more often than allowed.
+        ModelError: the format's own engine cannot read the files.
     """
     engines, task = engines_for(files.format), model.arch.task
     with threads(runtime, paths(model)[-1].macs) as count:
@@ -83,7 +88,7 @@ def measure_parity(model: Model, files: Files, test: Split, runtime: RuntimeConf
                 continue
             got = _answered(exported, test, f"{engine}", progress)
             found.append(compare(engine, want, got, test, task))
-    return _judged(found, want, test, task)
+    return _judged(found, want, test, task, share)
 
 
 def _answered(exported: Exported, test: Split, title: str, progress: Progress) -> Predictions:
@@ -129,15 +134,15 @@ def _score(answers: Predictions, test: Split, task: Task) -> float:
     return -value if task.kind is TaskKind.REGRESSION else value
 
 
-def _judged(engines: list[EngineParity], want: Predictions, test: Split, task: Task) -> Parity:
+def _judged(engines: list[EngineParity], want: Predictions, test: Split, task: Task, share: float) -> Parity:
     answers = want.outputs.size if task.kind is TaskKind.MULTILABEL else len(test)
     regression = task.kind is TaskKind.REGRESSION
-    allowed = max(1, int(SHARE * answers))
+    allowed = max(1, int(share * answers))
     for found in engines:
         if found.differing is not None and found.differing > allowed:
-            raise ModelError(
+            raise DisagreementError(
                 f"export: {found.differing} of {answers} answers of {found.engine} {found.version} differ from "
-                f"PyTorch's, at most {allowed} may; nothing was exported, another engine or format may agree"
+                f"PyTorch's, at most {allowed} may; nothing was exported, another arithmetic or format may agree"
             )
     return Parity(
         images=len(test),
