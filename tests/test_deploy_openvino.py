@@ -15,7 +15,7 @@ from compressor.model import Model, select
 
 ov = pytest.importorskip("openvino")
 
-from compressor.deploy.engines import release_signal_stack  # noqa: E402
+from compressor.deploy.engines import openvino_core  # noqa: E402
 from compressor.deploy.openvino_writer import as_openvino, write_openvino  # noqa: E402 - it needs openvino
 
 SETTINGS = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
@@ -25,9 +25,7 @@ FAMILIES = ("resnet20", "resnet18", "resnet50", "vgg11", "mobilenet_v1", "mobile
 
 
 def compiled(graph: Graph) -> Any:
-    ready = ov.Core().compile_model(as_openvino(graph), "CPU", SETTINGS)
-    release_signal_stack()
-    return ready
+    return openvino_core().compile_model(as_openvino(graph), "CPU", SETTINGS)
 
 
 def stage(graph: Graph) -> graphs.Stage:
@@ -104,18 +102,17 @@ def test_written_files_hold_integers_and_the_names_of_inputs_and_outputs(context
     first, second, _ = stages_of(net)
     write_openvino(first, tmp_path / "stage-0.xml")
     write_openvino(second, tmp_path / "stage-1.xml")
-    read = ov.Core().read_model(tmp_path / "stage-0.xml")
+    read = openvino_core().read_model(tmp_path / "stage-0.xml")
     assert [each.get_any_name() for each in read.inputs] == ["images"]
     assert {each.get_any_name() for each in read.outputs} == {"output", "features"}
-    assert [each.get_any_name() for each in ov.Core().read_model(tmp_path / "stage-1.xml").inputs] == ["features"]
+    assert [each.get_any_name() for each in openvino_core().read_model(tmp_path / "stage-1.xml").inputs] == ["features"]
     kinds = Counter(
         node.get_element_type().get_type_name() for node in read.get_ops() if node.get_type_name() == "Constant"
     )
     assert kinds["i8"] == sum(isinstance(node, Layer) for node in first.nodes)
     assert "f16" not in kinds
     images = context.data.test.images[:5]
-    ready = ov.Core().compile_model(read, "CPU", SETTINGS)
-    release_signal_stack()
+    ready = openvino_core().compile_model(read, "CPU", SETTINGS)
     np.testing.assert_array_equal(ready([images])["output"], stage(first)({"images": images})["output"])
 
 

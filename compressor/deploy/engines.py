@@ -1,8 +1,7 @@
 """What runs one exported stage: onnxruntime, OpenVINO or numpy. Each is imported only when it is asked for."""
 
-import ctypes
-import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +23,6 @@ READERS = {
 """The engines that read a format, the usual one first."""
 
 PRECISIONS = {Engine.ONNXRUNTIME: ("fp32",), Engine.OPENVINO: ("fp32", "bf16")}
-
-SS_DISABLE = 2
 
 EXTRAS = {Engine.ONNXRUNTIME: "onnx", Engine.OPENVINO: "openvino"}
 
@@ -70,27 +67,22 @@ def open_stage(engine: Engine, path: Path, threads: int, precision: str) -> Stag
     module = package(engine)
     try:
         if engine is Engine.OPENVINO:
-            return _openvino(module, path, threads, precision)
+            return _openvino(path, threads, precision)
         return _onnxruntime(module, path, threads)
     except Exception as error:  # noqa: BLE001 - engines raise classes of their own
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path}: {engine} {version_of(engine)} cannot run it ({reason})") from None
 
 
-def release_signal_stack() -> None:
-    """Let signals of this thread use its own stack again.
+@cache
+def openvino_core() -> Any:
+    """Give OpenVINO's core, one for the whole process.
 
-    OpenVINO's CPU plugin gives the thread that loads it one of SIGSTKSZ + AT_MINSIGSTKSZ bytes, too few for the
-    registers of AMX once they are in use: Linux then ends the process with SIGSEGV at Ctrl-C or SIGTERM.
+    Each core lends the thread that makes it a stack for signals, takes it back when it goes, and restores the one
+    before: of two that do not end in the opposite order, the second restores a stack that is gone, and the next
+    Ctrl-C or SIGTERM ends the process with SIGSEGV.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).sigaltstack(ctypes.byref(_SignalStack(flags=SS_DISABLE)), None)
-
-
-class _SignalStack(ctypes.Structure):
-    """C's `stack_t` on Linux."""
-
-    _fields_ = (("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+    return package(Engine.OPENVINO).Core()
 
 
 def _onnxruntime(module: Any, path: Path, threads: int) -> Stage:
@@ -113,13 +105,12 @@ def _ordered(names: list[str]) -> list[str]:
     return sorted(names, key=lambda name: name != "output")
 
 
-def _openvino(module: Any, path: Path, threads: int, precision: str) -> Stage:
+def _openvino(path: Path, threads: int, precision: str) -> Stage:
     hint = "f32" if precision == "fp32" else precision  # without one, OpenVINO takes bf16 wherever it is faster
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = module.Core().compile_model(str(path), "CPU", settings)
-    release_signal_stack()
+    compiled = openvino_core().compile_model(str(path), "CPU", settings)
     request = compiled.create_infer_request()
     names = [next(iter(port.get_names())) for port in compiled.outputs]
     ports = [names.index(name) for name in _ordered(names)]
