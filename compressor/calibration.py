@@ -25,14 +25,20 @@ def images_of(data: Data, count: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
+def calibrate_weights(model: Model) -> None:
+    """Give scales to every layer's weights that have none yet, by least squared error."""
+    for layer in model.net.modules():
+        if isinstance(layer, Weighted) and layer.quantized and not layer.scale.any():
+            layer.scale.copy_(best_weight_scale(layer.weight, layer.levels))
+
+
+@torch.no_grad()
 def calibrate(model: Model, context: Context, *, images: int, seed: int) -> None:
     """Give a scale to every quantizer that has none yet, by least squared error on training images.
 
     Activations are seen as the float network computes them.
     """
-    for layer in model.net.modules():
-        if isinstance(layer, Weighted) and layer.quantized and not layer.scale.any():
-            layer.scale.copy_(best_weight_scale(layer.weight, layer.levels))
+    calibrate_weights(model)
     model.net.eval()
     with float_activations(model.net) as acts:
         open_ = [act for _, act in acts if act.scale == 0]

@@ -1,6 +1,6 @@
 """Layers whose channel dimensions have names. Two dimensions with one name are pruned together."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -10,7 +10,17 @@ from torch import Tensor, nn
 
 from compressor.arch import FLOAT, Activation
 from compressor.errors import ModelError
-from compressor.quantization import RoundActivation, RoundWeight, act_range, integers, round_traced, weight_levels
+from compressor.quantization import (
+    RoundActivation,
+    RoundWeight,
+    act_range,
+    alive,
+    each_of,
+    effective_scale,
+    integers,
+    round_traced,
+    weight_levels,
+)
 
 Axes = dict[str, tuple[str, ...]]
 """For each tensor of a layer's state, the names of its leading dimensions ('' for one that is never pruned)."""
@@ -38,12 +48,16 @@ class Weighted(nn.Module):
     scale: nn.Parameter
     levels: Tensor
     binary: Tensor
+    heard: Tensor | None
     axes: Axes
     bits: tuple[int, ...]
     reads: int
 
-    def describe(self, axes: tuple[str, ...], bits: tuple[int, ...], reads: int) -> None:
-        """Name the weight's axes and give it bits: one number, or one for each output channel."""
+    def describe(self, axes: tuple[str, ...], bits: tuple[int, ...], reads: int, silent: Collection[int]) -> None:
+        """Name the weight's axes and give it bits: one number, or one for each output channel.
+
+        `silent` are the input channels that are always 0.
+        """
         self.bits, self.reads, self.axes = bits, reads, {"weight": axes}
         if bits == (FLOAT,):
             return
@@ -52,9 +66,10 @@ class Weighted(nn.Module):
             raise ModelError(f"axis {axes[0]!r}: explicit bits for {len(bits)} channels, the layer has {channels}")
         self.scale = nn.Parameter(torch.zeros(channels))  # 0: not calibrated yet
         self.axes["scale"] = axes[:1]
-        each = bits if len(bits) > 1 else bits * channels
         self.register_buffer("levels", weight_levels(bits, channels), persistent=False)
-        self.register_buffer("binary", torch.tensor([b == 1 for b in each]), persistent=False)
+        self.register_buffer("binary", torch.tensor([b == 1 for b in each_of(bits, channels)]), persistent=False)
+        inputs = torch.tensor([float(i not in silent) for i in range(self.weight.shape[1])]) if silent else None
+        self.register_buffer("heard", inputs, persistent=False)
 
     @property
     def quantized(self) -> bool:
@@ -65,13 +80,17 @@ class Weighted(nn.Module):
         """Give the weight that `forward` computes with."""
         if not self.quantized:
             return self.weight
-        out = RoundWeight.apply(self.weight, self.scale, self.levels, self.binary)
+        out = RoundWeight.apply(self.weight, self.scale, self.levels, self.binary, self.heard)
         assert isinstance(out, Tensor)
         return out
 
     def integers(self) -> Tensor:
         """Give the integers of a quantized weight, as float32 of the weight's shape."""
-        return integers(self.weight, self.scale, self.levels, self.binary)
+        return integers(self.weight, self.scale, self.levels, self.binary, self.heard)
+
+    def steps(self) -> Tensor:
+        """Give the scales in force of a quantized weight, (out,)."""
+        return effective_scale(self.weight, self.scale, self.binary, self.heard)
 
 
 class Conv(Weighted):
@@ -85,6 +104,7 @@ class Conv(Weighted):
         stride: int = 1,
         *,
         bits: tuple[int, ...],
+        silent: Collection[int] = (),
         depthwise: bool = False,
     ) -> None:
         super().__init__()
@@ -92,7 +112,7 @@ class Conv(Weighted):
         cin = 1 if depthwise else source.axis.size
         self.weight = nn.Parameter(torch.empty(cout.size, cin, kernel, kernel))
         nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
-        self.describe((cout.name, "" if depthwise else source.axis.name), bits, source.bits)
+        self.describe((cout.name, "" if depthwise else source.axis.name), bits, source.bits, silent)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, in, H, W)."""
@@ -102,7 +122,11 @@ class Conv(Weighted):
 class Linear(Weighted):
     """A linear layer on features pooled to `pool` x `pool`; its weight is (out, in, pool, pool) where pool > 1."""
 
-    def __init__(self, source: Stream, cout: Axis, pool: int = 1, *, bits: tuple[int, ...]) -> None:
+    alive: Tensor | None
+
+    def __init__(
+        self, source: Stream, cout: Axis, pool: int = 1, *, bits: tuple[int, ...], silent: Collection[int] = ()
+    ) -> None:
         super().__init__()
         spatial = (pool, pool) if pool > 1 else ()
         self.weight = nn.Parameter(torch.empty(cout.size, source.axis.size, *spatial))
@@ -110,21 +134,49 @@ class Linear(Weighted):
         bound = self.weight[0].numel() ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
-        self.describe((cout.name, source.axis.name), bits, source.bits)
+        self.describe((cout.name, source.axis.name), bits, source.bits, silent)
         self.axes["bias"] = (cout.name,)
+        self.register_buffer("alive", alive(bits, cout.size), persistent=False)
+
+    @property
+    def shift(self) -> Tensor:
+        """Give the bias that is added, (out,): 0 for channels of 0 bits."""
+        return self.bias if self.alive is None else self.bias * self.alive
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in) or (N, in, pool, pool) to (N, out)."""
-        return F.linear(x.flatten(1), self.rounded().flatten(1), self.bias)
+        return F.linear(x.flatten(1), self.rounded().flatten(1), self.shift)
 
 
 class Norm(nn.BatchNorm2d):
-    """Batch normalisation over a named axis."""
+    """Batch normalisation over a named axis, after a layer of given bits; channels of 0 bits become 0."""
 
-    def __init__(self, axis: Axis) -> None:
+    alive: Tensor | None
+
+    def __init__(self, axis: Axis, bits: tuple[int, ...]) -> None:
         super().__init__(axis.size)
         self.axes: Axes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (axis.name,))
         self.axes["num_batches_tracked"] = ()
+        self.register_buffer("alive", alive(bits, axis.size), persistent=False)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Give what normalised channels are multiplied by, and what is added: 0 and 0 for channels of 0 bits."""
+        if self.alive is None:
+            return self.weight, self.bias
+        return self.weight * self.alive, self.bias * self.alive
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class's name
+        """Normalise (N, C, H, W); masking factor and shift costs no pass over the map."""
+        if self.alive is None:
+            return super().forward(input)
+        (factor, shift), momentum = self.factors(), self.momentum or 0.0
+        if self.training:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            momentum = momentum or 1 / self.num_batches_tracked.item()  # none: a cumulative average
+        return F.batch_norm(
+            input, self.running_mean, self.running_var, factor, shift, self.training, momentum, self.eps
+        )
 
 
 class Act(nn.Module):

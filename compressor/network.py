@@ -4,7 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from compressor.arch import FLOAT, RESIDUAL, Activation, Arch, Block, BlockKind, Shortcut, Stage, exit_blocks, stream
+from compressor.arch import (
+    FLOAT,
+    RESIDUAL,
+    Activation,
+    Arch,
+    Block,
+    BlockKind,
+    Shortcut,
+    Stage,
+    exit_blocks,
+    silent,
+    stream,
+)
 from compressor.layers import Act, Axes, Axis, Conv, Linear, Norm, PadShortcut, Stream
 
 
@@ -15,12 +27,17 @@ class Rule:
         self.q = arch.quantization
         self.weights = {w.layer: w.bits for w in self.q.weights} if self.q else {}
         self.acts = {a.tensor: a.bits for a in self.q.acts} if self.q else {}
+        self.zeros = silent(arch)
 
     def weight(self, layer: str, *, edge: bool = False) -> tuple[int, ...]:
         """Give the weight bits of a layer; `edge` for the first and the last."""
         if self.q is None:
             return (FLOAT,)
         return self.weights.get(layer, (self.q.edge if edge else self.q.bits.weight,))
+
+    def silent(self, layer: str) -> frozenset[int]:
+        """Give the input channels that a layer reads as 0 for every image, as what writes them has 0 bits."""
+        return self.zeros.get(layer, frozenset())
 
     def act(self, tensor: str, *, edge: bool = False) -> int:
         """Give the bits of an activation; `edge` for what the first and the last layers read."""
@@ -35,8 +52,9 @@ class Unit(nn.Module):
     def __init__(self, name: str, source: Stream, cout: Axis, kernel: int, stride: int, f: Activation, rule: Rule,
                  *, edge: bool = False) -> None:  # fmt: skip
         super().__init__()
-        self.conv = Conv(source, cout, kernel, stride, bits=rule.weight(f"{name}.conv", edge=edge))
-        self.norm = Norm(cout)
+        bits, zero = rule.weight(f"{name}.conv", edge=edge), rule.silent(f"{name}.conv")
+        self.conv = Conv(source, cout, kernel, stride, bits=bits, silent=zero)
+        self.norm = Norm(cout, self.conv.bits)
         self.act = Act(f, rule.act(f"{name}.act"), signed=False)
         self.out = self.act.stream(cout)
 
@@ -50,8 +68,8 @@ class ProjectShortcut(nn.Module):
 
     def __init__(self, name: str, source: Stream, cout: Axis, stride: int, rule: Rule) -> None:
         super().__init__()
-        self.conv = Conv(source, cout, 1, stride, bits=rule.weight(f"{name}.conv"))
-        self.norm = Norm(cout)
+        self.conv = Conv(source, cout, 1, stride, bits=rule.weight(f"{name}.conv"), silent=rule.silent(f"{name}.conv"))
+        self.norm = Norm(cout, self.conv.bits)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, out, H', W')."""
@@ -69,8 +87,11 @@ class BlockNet(nn.Module):
         plan = _plan(block, source.axis, cout, short)
         for i, (axis, kernel, stride, depthwise) in enumerate(plan, start=1):
             bits = rule.weight(f"{name}.conv{i}", edge=first and i == 1)
-            self.add_module(f"conv{i}", Conv(source, axis, kernel, stride, bits=bits, depthwise=depthwise))
-            self.add_module(f"norm{i}", Norm(axis))
+            conv = Conv(
+                source, axis, kernel, stride, bits=bits, silent=rule.silent(f"{name}.conv{i}"), depthwise=depthwise
+            )
+            self.add_module(f"conv{i}", conv)
+            self.add_module(f"norm{i}", Norm(axis, bits))
             if i < len(plan):
                 act = Act(f, rule.act(f"{name}.act{i}"), signed=False)
                 self.add_module(f"act{i}", act)
@@ -135,12 +156,13 @@ class ScoreHead(nn.Module):
         source, pool = self.act.stream(source.axis), self.pool
         self.hidden, self.dropout = len(hidden), nn.Dropout(arch.head.dropout)
         for i, width in enumerate(hidden):
-            axis = Axis(f"fc{i}", width)
-            self.add_module(f"fc{i}", Linear(source, axis, pool, bits=rule.weight(f"head.fc{i}")))
+            axis, bits, zero = Axis(f"fc{i}", width), rule.weight(f"head.fc{i}"), rule.silent(f"head.fc{i}")
+            self.add_module(f"fc{i}", Linear(source, axis, pool, bits=bits, silent=zero))
             act = Act(Activation.RELU, rule.act(f"head.act{i}", edge=i == len(hidden) - 1), signed=False)
             self.add_module(f"act{i}", act)
             source, pool = act.stream(axis), 1
-        self.score = Linear(source, Axis("", arch.task.outputs), pool, bits=rule.weight("head.score", edge=True))
+        bits, zero = rule.weight("head.score", edge=True), rule.silent("head.score")
+        self.score = Linear(source, Axis("", arch.task.outputs), pool, bits=bits, silent=zero)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, outputs)."""
@@ -161,7 +183,8 @@ class ExitHead(nn.Module):
             source = self.unit.out
         self.act = Act(None, rule.act(f"{name}.act", edge=True), signed=source.signed)
         read = self.act.stream(source.axis)
-        self.score = Linear(read, Axis("", outputs), 2, bits=rule.weight(f"{name}.score", edge=True))
+        bits, zero = rule.weight(f"{name}.score", edge=True), rule.silent(f"{name}.score")
+        self.score = Linear(read, Axis("", outputs), 2, bits=bits, silent=zero)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in, H, W) to (N, outputs)."""

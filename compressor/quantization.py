@@ -20,10 +20,19 @@ def act_range(bits: int, signed: bool) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
+def each_of(bits: tuple[int, ...], channels: int) -> tuple[int, ...]:
+    """Give the bits of each channel, where one number stands for all."""
+    return bits if len(bits) > 1 else bits * channels
+
+
 def weight_levels(bits: tuple[int, ...], channels: int) -> Tensor:
-    """Give the greatest integer of each channel's weights, (channels,): 2^(b-1)-1, and 1 for one bit."""
-    each = bits if len(bits) > 1 else bits * channels
-    return torch.tensor([max(1, 2 ** (b - 1) - 1) for b in each], dtype=torch.float32)
+    """Give the greatest integer of each channel's weights, (channels,): 2^(b-1)-1, 1 for one bit, 0 for none."""
+    return torch.tensor([b and max(1, 2 ** (b - 1) - 1) for b in each_of(bits, channels)], dtype=torch.float32)
+
+
+def alive(bits: tuple[int, ...], channels: int) -> Tensor | None:
+    """Give 1 for each channel that has bits and 0 for one of 0 bits, (channels,); None where all have."""
+    return torch.tensor([float(b > 0) for b in each_of(bits, channels)]) if 0 in bits else None
 
 
 class RoundActivation(torch.autograd.Function):
@@ -75,22 +84,30 @@ def _format(x: Tensor) -> torch.memory_format:
 
 
 class RoundWeight(torch.autograd.Function):
-    """Round weights channel by channel; channels of one bit become their sign times their mean magnitude."""
+    """Round weights channel by channel; channels of one bit become their sign times their mean magnitude.
+
+    Channels of 0 bits become 0 and learn nothing.
+    """
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, scale: Tensor, levels: Tensor, binary: Tensor) -> Tensor:
-        """Round a weight (out, ...) with scales, levels and the mask of one-bit channels, each (out,)."""
+    def forward(
+        ctx: Any, weight: Tensor, scale: Tensor, levels: Tensor, binary: Tensor, heard: Tensor | None = None
+    ) -> Tensor:
+        """Round a weight (out, ...) with scales, levels and the mask of one-bit channels, each (out,).
+
+        `heard` is as in `effective_scale`.
+        """
         shape = (-1, *[1] * (weight.ndim - 1))
-        step = effective_scale(weight, scale, binary).view(shape)
+        step = effective_scale(weight, scale, binary, heard).view(shape)
         top = levels.view(shape)
         ratio = weight / step
         integers = ratio.round().clamp_(-top, top)
         if _any(binary):
             signs = torch.where(weight < 0, -1.0, 1.0)
             integers = torch.where(binary.view(shape), signs, integers)
-        inside = (ratio.abs() <= top) | binary.view(shape)
+        inside = (ratio.abs() <= torch.where(top > 0, top, -1.0)) | binary.view(shape)
         ctx.save_for_backward(inside, torch.where(inside, integers - ratio, integers))
-        ctx.gain = torch.rsqrt(levels * weight[0].numel()) * ~binary
+        ctx.gain = torch.rsqrt((levels * weight[0].numel()).clamp_min(1)) * ~binary
         return integers * step
 
     @staticmethod
@@ -98,7 +115,7 @@ class RoundWeight(torch.autograd.Function):
         """Give the gradients of the weight and of the scales."""
         (grad,) = grads
         inside, slope = ctx.saved_tensors
-        return grad * inside, (grad * slope).flatten(1).sum(dim=1) * ctx.gain, None, None
+        return grad * inside, (grad * slope).flatten(1).sum(dim=1) * ctx.gain, None, None, None
 
 
 def _any(binary: Tensor) -> bool:
@@ -106,31 +123,40 @@ def _any(binary: Tensor) -> bool:
     return torch.compiler.is_compiling() or bool(binary.any())
 
 
-def effective_scale(weight: Tensor, scale: Tensor, binary: Tensor) -> Tensor:
-    """Give the scales (out,) in force: learned ones, or the mean magnitude where a channel has one bit."""
+def effective_scale(weight: Tensor, scale: Tensor, binary: Tensor, heard: Tensor | None = None) -> Tensor:
+    """Give the scales (out,) in force: learned ones, or the mean magnitude where a channel has one bit.
+
+    `heard` (in,) is 0 for inputs that are always 0, which the mean leaves out: then removing them changes nothing.
+    """
     if not _any(binary):
         return scale.clamp_min(TINY)
-    return torch.where(binary, weight.abs().flatten(1).mean(dim=1), scale).clamp_min(TINY)
+    size = weight.abs()
+    if heard is None:
+        mean = size.flatten(1).mean(dim=1)
+    else:
+        each = size.flatten(2).mean(dim=2) if size.ndim > 2 else size
+        mean = (each * heard).sum(dim=1) / heard.sum().clamp_min(1)
+    return torch.where(binary, mean, scale).clamp_min(TINY)
 
 
-def integers(weight: Tensor, scale: Tensor, levels: Tensor, binary: Tensor) -> Tensor:
+def integers(weight: Tensor, scale: Tensor, levels: Tensor, binary: Tensor, heard: Tensor | None = None) -> Tensor:
     """Give the integers (out, ...) that stand for a weight, as float32."""
     shape = (-1, *[1] * (weight.ndim - 1))
     top = levels.view(shape)
-    rounded = (weight / effective_scale(weight, scale, binary).view(shape)).round().clamp(-top, top)
+    rounded = (weight / effective_scale(weight, scale, binary, heard).view(shape)).round().clamp(-top, top)
     return torch.where(binary.view(shape), torch.where(weight < 0, -1.0, 1.0), rounded)
 
 
 def best_weight_scale(weight: Tensor, levels: Tensor) -> Tensor:
-    """Give the scale of each channel (out,) with the least squared error."""
-    flat = weight.flatten(1)
+    """Give the scale of each channel (out,) with the least squared error; one of 0 bits gets any above 0."""
+    flat, tops = weight.flatten(1), levels.clamp_min(1)
     largest = flat.abs().amax(dim=1).clamp_min(TINY)
     errors = []
     for clip in CLIPS:
-        step = (clip * largest / levels)[:, None]
+        step = (clip * largest / tops)[:, None]
         errors.append(((flat / step).round().clamp(-levels[:, None], levels[:, None]) * step - flat).square().sum(1))
     clips = torch.tensor(CLIPS, device=weight.device)[torch.stack(errors).argmin(dim=0)]
-    return clips * largest / levels
+    return clips * largest / tops
 
 
 def best_act_scale(values: Tensor, low: int, high: int) -> float:

@@ -166,7 +166,7 @@ def lively(model: Model, seed: int = 0) -> Model:
         if isinstance(module, Weighted) and module.quantized:
             largest = module.weight.detach().abs().flatten(1).amax(dim=1)
             module.scale.data.copy_(
-                largest / module.levels * torch.empty(len(largest)).uniform_(0.5, 1, generator=source)
+                largest / module.levels.clamp_min(1) * torch.empty(len(largest)).uniform_(0.5, 1, generator=source)
             )
         if isinstance(module, Act) and hasattr(module, "scale"):
             module.scale.data.fill_(SPAN / module.high)

@@ -1,9 +1,18 @@
 """What a network is, as plain data: its description, pure edits of it, and what makes it impossible."""
 
 from compressor.arch.checks import INNER, check, check_exits, check_quantization
-from compressor.arch.edits import fitted, keep, shrink, with_widths, without_stale_bits
+from compressor.arch.edits import (
+    condensed,
+    fitted,
+    keep,
+    removable,
+    requantized,
+    shrink,
+    with_widths,
+    without_stale_bits,
+)
 from compressor.arch.mixtures import FEWEST, MOST, Limit, MixtureArch, Routing, Rule, Unit, check_mixture
-from compressor.arch.names import layer_names, tensor_names
+from compressor.arch.names import edges, layer_axes, layer_names, tensor_names
 from compressor.arch.types import (
     FLOAT,
     RESIDUAL,
@@ -28,6 +37,7 @@ from compressor.arch.types import (
     stream,
     widths,
 )
+from compressor.arch.zeros import dead, silent
 
 __all__ = [
     "FEWEST",
@@ -61,11 +71,18 @@ __all__ = [
     "check_exits",
     "check_mixture",
     "check_quantization",
+    "condensed",
+    "dead",
+    "edges",
     "exit_blocks",
     "fitted",
     "keep",
+    "layer_axes",
     "layer_names",
+    "removable",
+    "requantized",
     "shrink",
+    "silent",
     "stream",
     "tensor_names",
     "widths",

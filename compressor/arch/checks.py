@@ -2,8 +2,8 @@
 
 from difflib import get_close_matches
 
-from compressor.arch.names import layer_names, tensor_names
-from compressor.arch.types import FLOAT, RESIDUAL, Arch, BlockKind, Exits, Quantization, Stage, widths
+from compressor.arch.names import layer_axes, tensor_names
+from compressor.arch.types import FLOAT, RESIDUAL, Arch, BlockKind, Exits, Quantization, Stage, WeightBits, widths
 from compressor.errors import ConfigError, ModelError
 
 INNER = {
@@ -86,19 +86,24 @@ def _check_pools(arch: Arch) -> None:
 
 
 def _check_names(arch: Arch, rule: Quantization) -> None:
-    """Refuse explicit bits of what the network does not have; nothing would read them."""
-    known = {"weights": layer_names(arch), "acts": tensor_names(arch)}
+    """Refuse explicit bits of what the network does not have, and bits of channels that are another axis'."""
+    axes = layer_axes(arch)
+    known = {"weights": set(axes), "acts": tensor_names(arch)}
     given = {"weights": [w.layer for w in rule.weights], "acts": [a.tensor for a in rule.acts]}
     for what, names in given.items():
         if unknown := sorted(set(names) - known[what]):
             near = get_close_matches(unknown[0], known[what], 1, 0) or sorted(known[what])
             where = f"network {arch.name!r}: quantization.{what}"
             raise ModelError(f"{where}: there is no {unknown[0]!r}; the nearest is {near[0]!r}")
+    for w in rule.weights:
+        if len(w.bits) > 1 and w.axis != axes[w.layer]:
+            where = f"network {arch.name!r}: quantization.weights: {w.layer!r}"
+            raise ModelError(f"{where} has bits for channels of axis {w.axis!r}; it writes {axes[w.layer]!r}")
 
 
 def check_quantization(rule: Quantization) -> None:
-    """Refuse bits outside 1..8 (weights) and 2..8 (activations); 32 means not quantized."""
-    weights = [rule.bits.weight, rule.edge, *(b for w in rule.weights for b in w.bits)]
+    """Refuse bits outside 1..8 (weights; 0..8 explicitly) and 2..8 (activations); 32 means not quantized."""
+    weights = [rule.bits.weight, rule.edge, *(b for w in rule.weights for b in w.bits if b)]
     acts = [rule.bits.act, *(a.bits for a in rule.acts)]
     if bad := [b for b in weights if not (1 <= b <= 8 or b == FLOAT)]:
         raise ConfigError(f"weights of {bad[0]} bits: allowed are 1 to 8, or {FLOAT} for float")
@@ -106,6 +111,17 @@ def check_quantization(rule: Quantization) -> None:
         raise ConfigError(f"activations of {bad[0]} bits: allowed are 2 to 8, or {FLOAT} for float")
     if rule.edge == 1:
         raise ConfigError("edge bits of 1: the first and last layers read activations; allowed are 2 to 8, or 32")
+    for w in rule.weights:
+        _check_explicit(w)
+
+
+def _check_explicit(given: WeightBits) -> None:
+    """Refuse 0 bits where outputs would go, and float channels beside others."""
+    if 0 in given.bits and given.layer.rpartition(".")[2] == "score":
+        raise ConfigError(f"layer {given.layer!r} has a channel of 0 bits: it gives the outputs; allowed are 1 to 8")
+    if FLOAT in given.bits and len(set(given.bits)) > 1:
+        other = next(b for b in given.bits if b != FLOAT)
+        raise ConfigError(f"layer {given.layer!r} has channels of {other} and {FLOAT} bits: give all {FLOAT}, or none")
 
 
 def check_exits(exits: Exits) -> None:

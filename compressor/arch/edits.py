@@ -3,13 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from compressor.arch.names import layer_names, tensor_names
-from compressor.arch.types import (
-    Arch,
-    Block,
-    widths,
-)
-from compressor.errors import ModelError
+from compressor.arch.names import edges, layer_names, tensor_names
+from compressor.arch.types import FLOAT, Arch, Block, Quantization, WeightBits, widths
+from compressor.arch.zeros import dead
+from compressor.errors import ConfigError, ModelError
 
 
 def with_widths(arch: Arch, sizes: Mapping[str, int]) -> Arch:
@@ -47,6 +44,48 @@ def keep(arch: Arch, kept: Mapping[str, Sequence[int]]) -> Arch:
         for w in rule.weights
     )
     return replace(smaller, quantization=replace(rule, weights=chosen))
+
+
+def removable(arch: Arch) -> dict[str, list[int]]:
+    """Give the channels to keep of each axis that has some which are 0 wherever they are read.
+
+    Dropping the others changes no output. An axis keeps at least its first channel. What an option-A shortcut copies
+    from another axis counts as live unless all of that axis is 0: which channels it copies is not in the arch.
+    """
+    sizes = widths(arch)
+    kept = {axis: [i for i in range(sizes[axis]) if i not in gone] or [0] for axis, gone in dead(arch).items()}
+    return {axis: index for axis, index in kept.items() if len(index) < sizes[axis]}
+
+
+def condensed(arch: Arch) -> Arch:
+    """Leave out explicit bits that say what the rule says; bits that are mixed, or 0, stay as they are."""
+    if (rule := arch.quantization) is None:
+        return arch
+    ends = edges(arch)
+
+    def own(name: str, general: int) -> int:
+        return rule.edge if name in ends else general
+
+    weights = tuple(w for w in rule.weights if set(w.bits) != {own(w.layer, rule.bits.weight)})
+    acts = tuple(a for a in rule.acts if a.bits != own(a.tensor, rule.bits.act))
+    return replace(arch, quantization=replace(rule, weights=weights, acts=acts))
+
+
+def requantized(arch: Arch, rule: Quantization) -> Arch:
+    """Give the arch other bits by a rule; channels of 0 bits, which are pruned in all but name, keep those.
+
+    Raises:
+        ConfigError: the rule leaves weights float where channels have 0 bits.
+    """
+    ends, weights = edges(arch), []
+    for w in arch.quantization.weights if arch.quantization else ():
+        if 0 not in w.bits:
+            continue
+        own = rule.edge if w.layer in ends else rule.bits.weight
+        if own == FLOAT:
+            raise ConfigError(f"weights of {FLOAT} bits: layer {w.layer!r} has channels of 0 bits; give it 1 to 8")
+        weights.append(WeightBits(w.layer, w.axis, tuple(b and own for b in w.bits)))
+    return replace(arch, quantization=replace(rule, weights=tuple(weights)))
 
 
 def shrink(arch: Arch, depth: float, width: float) -> Arch:

@@ -126,7 +126,10 @@ class Bits:
 
 @dataclass(frozen=True)
 class WeightBits:
-    """Explicit weight bits of one layer: one number, or one for each channel of the named output axis."""
+    """Explicit weight bits of one layer: one number, or one for each channel of the named output axis.
+
+    A channel of 0 bits is 0 after its norm, or after its linear layer: a channel that is masked, not yet removed.
+    """
 
     layer: str
     axis: str

@@ -7,7 +7,7 @@ from torch import Tensor
 from compressor.arch import FLOAT, Activation
 from compressor.deploy.nodes import Grid, Kind, Layer
 from compressor.layers import Act, Conv, Linear, Norm, PadShortcut, Weighted
-from compressor.quantization import TINY, effective_scale
+from compressor.quantization import TINY
 
 CAP = 6.0
 """Where ReLU6 ends."""
@@ -28,8 +28,9 @@ def fold_conv(name: str, conv: Conv, norm: Norm, reads: str, gives: str) -> Laye
     """Fold the norm after a convolution; a channel whose gain is negative has its integers' signs turned."""
     assert norm.running_var is not None
     assert norm.running_mean is not None
-    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    bias = norm.bias.double() - norm.running_mean.double() * gain
+    factor, shift = norm.factors()
+    gain = factor.double() / (norm.running_var.double() + norm.eps).sqrt()
+    bias = shift.double() - norm.running_mean.double() * gain
     weight, scale, bits = _weight(conv, gain)
     return Layer(name, (reads,), gives, Kind.CONV, weight, scale, bits, _single(bias),
                  conv.stride, conv.padding, conv.groups)  # fmt: skip
@@ -37,8 +38,10 @@ def fold_conv(name: str, conv: Conv, norm: Norm, reads: str, gives: str) -> Laye
 
 def fold_linear(name: str, linear: Linear, reads: str, gives: str) -> Layer:
     """Flatten a linear layer's weight to (out, in)."""
-    weight, scale, bits = _weight(linear, torch.ones(len(linear.bias), dtype=torch.float64))
-    return Layer(name, (reads,), gives, Kind.LINEAR, weight.reshape(len(weight), -1), scale, bits, _single(linear.bias))
+    ones = torch.ones(len(linear.bias), dtype=torch.float64)
+    weight, scale, bits = _weight(linear, ones if linear.alive is None else linear.alive.double())
+    flat = weight.reshape(len(weight), -1)
+    return Layer(name, (reads,), gives, Kind.LINEAR, flat, scale, bits, _single(linear.shift))
 
 
 def picked(shortcut: PadShortcut) -> tuple[int, ...]:
@@ -54,7 +57,7 @@ def _weight(layer: Weighted, gain: Tensor) -> tuple[np.ndarray, np.ndarray | Non
         return _single(weight.double() * gain.view(shape)), None, None
     sign = torch.where(gain < 0, -1.0, 1.0).to(weight.dtype)
     codes = (layer.integers() * sign.view(shape)).to(torch.int8)
-    scale = effective_scale(weight, layer.scale, layer.binary).double() * gain.abs()
+    scale = layer.steps().detach().double() * gain.abs()
     bits = np.broadcast_to(np.array(layer.bits, np.uint8), len(weight)).copy()
     return codes.cpu().numpy(), _single(scale), bits
 

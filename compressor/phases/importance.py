@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compressor.arch import widths
+from compressor.arch import dead, widths
 from compressor.config import Importance
 from compressor.data.types import Data
-from compressor.layers import Norm, Weighted, axes_of
+from compressor.layers import Norm, Weighted
 from compressor.losses import task_loss
 from compressor.model import Model
 from compressor.training import batches
@@ -23,7 +23,14 @@ def strongest(scores: Tensor, count: int) -> list[int]:
 
 
 def importance(model: Model, data: Data, criterion: Importance, seed: int) -> dict[str, Tensor]:
-    """Score every channel of every axis that pruning may shorten."""
+    """Score every channel of every axis that pruning may shorten; one that is 0 wherever it is read scores 0."""
+    scores = _scored(model, data, criterion, seed)
+    for axis, gone in dead(model.arch).items():
+        scores[axis][list(gone)] = 0
+    return scores
+
+
+def _scored(model: Model, data: Data, criterion: Importance, seed: int) -> dict[str, Tensor]:
     match criterion:
         case Importance.L1:
             return magnitude(model, power=1)
@@ -40,22 +47,19 @@ def importance(model: Model, data: Data, criterion: Importance, seed: int) -> di
             return {axis: torch.rand(size, generator=source) for axis, size in widths(model.arch).items()}
 
 
-def _weights(model: Model) -> Iterator[tuple[str, int, Tensor]]:
-    """Yield (axis, dimension, weight) for each dimension of each layer's weight that is a prunable axis."""
-    sizes, parameters = widths(model.arch), dict(model.net.named_parameters())
-    owners = {f"{name}.weight" for name, m in model.net.named_modules() if isinstance(m, Weighted)}
-    for name, names in axes_of(model.net).items():
-        if name in owners:
-            for dim, axis in enumerate(names):
-                if axis in sizes:
-                    yield axis, dim, parameters[name]
+def _layers(model: Model) -> Iterator[tuple[str, int, Weighted]]:
+    """Yield (axis, dimension, layer) for each dimension of each layer's weight that is a prunable axis."""
+    sizes = widths(model.arch)
+    for layer in model.net.modules():
+        if isinstance(layer, Weighted):
+            yield from ((axis, dim, layer) for dim, axis in enumerate(layer.axes["weight"]) if axis in sizes)
 
 
-def _gathered(model: Model, score: Callable[[int, Tensor], Tensor | None]) -> dict[str, Tensor]:
+def _gathered(model: Model, score: Callable[[int, Weighted], Tensor | None]) -> dict[str, Tensor]:
     """Sum the scores of all weights that share an axis."""
     total = {axis: torch.zeros(size) for axis, size in widths(model.arch).items()}
-    for axis, dim, weight in _weights(model):
-        part = score(dim, weight)
+    for axis, dim, layer in _layers(model):
+        part = score(dim, layer)
         if part is not None:
             total[axis] += part
     return total
@@ -65,9 +69,15 @@ def _rows(dim: int, tensor: Tensor) -> Tensor:
     return tensor.detach().transpose(0, dim).flatten(1)
 
 
+def _weight(layer: Weighted) -> Tensor:
+    """Give a layer's weight, 0 where a channel has 0 bits."""
+    weight = layer.weight.detach()
+    return weight * (layer.levels > 0).view(-1, *[1] * (weight.ndim - 1)) if layer.quantized else weight
+
+
 def magnitude(model: Model, power: int) -> dict[str, Tensor]:
     """Sum the mean |w|^power of a channel over every layer that writes or reads it (a group norm)."""
-    return _gathered(model, lambda dim, weight: _rows(dim, weight).abs().pow(power).mean(dim=1))
+    return _gathered(model, lambda dim, layer: _rows(dim, _weight(layer)).abs().pow(power).mean(dim=1))
 
 
 def bn_scale(model: Model) -> dict[str, Tensor]:
@@ -75,7 +85,7 @@ def bn_scale(model: Model) -> dict[str, Tensor]:
     total = {axis: torch.zeros(size) for axis, size in widths(model.arch).items()}
     for module in model.net.modules():
         if isinstance(module, Norm) and module.axes["weight"][0] in total:
-            total[module.axes["weight"][0]] += module.weight.detach().abs()
+            total[module.axes["weight"][0]] += module.factors()[0].detach().abs()
     l1 = magnitude(model, power=1)
     return {axis: scores if scores.any() else l1[axis] for axis, scores in total.items()}
 
@@ -83,8 +93,9 @@ def bn_scale(model: Model) -> dict[str, Tensor]:
 def fpgm(model: Model) -> dict[str, Tensor]:
     """Sum each filter's distances to the others: one near the geometric median is replaceable (He et al. 2019)."""
 
-    def distances(dim: int, weight: Tensor) -> Tensor | None:
-        return torch.cdist(_rows(0, weight), _rows(0, weight)).sum(dim=1) if dim == 0 else None
+    def distances(dim: int, layer: Weighted) -> Tensor | None:
+        rows = _rows(0, _weight(layer))
+        return torch.cdist(rows, rows).sum(dim=1) if dim == 0 else None
 
     return _gathered(model, distances)
 
@@ -99,10 +110,10 @@ def taylor(model: Model, data: Data, seed: int) -> dict[str, Tensor]:
             break
         loss(model.net(images), images, targets).backward()
 
-    def change(dim: int, weight: Tensor) -> Tensor | None:
-        if weight.grad is None:
+    def change(dim: int, layer: Weighted) -> Tensor | None:
+        if layer.weight.grad is None:
             return None
-        return _rows(dim, weight * weight.grad).sum(dim=1).square()
+        return _rows(dim, layer.weight * layer.weight.grad).sum(dim=1).square()
 
     scores = _gathered(model, change)
     model.net.zero_grad(set_to_none=True)

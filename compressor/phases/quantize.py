@@ -1,10 +1,8 @@
 """Train with rounded weights and activations."""
 
-from dataclasses import replace
-
 import torch
 
-from compressor.arch import Arch, Quantization
+from compressor.arch import Arch, Quantization, requantized
 from compressor.calibration import calibrate
 from compressor.config import QuantizeConfig
 from compressor.model import Model, rebuild
@@ -30,11 +28,12 @@ def quantized(model: Model, arch: Arch, seed: int) -> Model:
 def quantize(config: QuantizeConfig, context: Context, model: Model, teacher: Model | None = None) -> Model:
     """Give every layer bits; the float weights stay, so a later phase can still change them.
 
-    Without epochs this is post-training quantization. A model that has these very bits keeps its learned scales.
+    Without epochs this is post-training quantization. A model that has these very bits keeps its learned scales, and
+    channels of 0 bits keep those.
     """
-    rule = Quantization(config.bits, config.edge_bits)
-    if model.arch.quantization != rule:
-        model = quantized(model, replace(model.arch, quantization=rule), config.fit.seed)
+    arch = requantized(model.arch, Quantization(config.bits, config.edge_bits))
+    if model.arch != arch:
+        model = quantized(model, arch, config.fit.seed)
         calibrate(model, context, images=config.calibrate, seed=config.fit.seed)
     loss = recovery_loss(config.recovery, context, teacher, config.fit.label_smoothing)
     return fit(model, config.fit, context, loss)

@@ -1,0 +1,45 @@
+"""Apply a joint policy of sparsity and bits: pruning a channel is giving it 0 bits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from compressor.arch import Arch, Quantization, check, condensed, keep, removable, widths
+from compressor.calibration import calibrate, calibrate_weights, recalibrate_norms
+from compressor.config.joint import JointConfig
+from compressor.layers import float_activations
+from compressor.model import Model, select
+from compressor.phases.quantize import quantized
+from compressor.phases.teaching import recovery_loss
+from compressor.training import Context, fit
+
+
+def masked(arch: Arch, kept: Mapping[str, Sequence[int]], rule: Quantization) -> Arch:
+    """Keep the given channels of each axis and give what stays its bits; channels of 0 bits are still there."""
+    return check(condensed(replace(keep(replace(arch, quantization=None), kept), quantization=rule)))
+
+
+def assigned(model: Model, kept: Mapping[str, Sequence[int]], rule: Quantization, seed: int) -> Model:
+    """Give a model the channels and bits of a policy; what has 0 bits wherever its axis is written goes.
+
+    Scales wait for calibration, norms have the statistics they had.
+    """
+    arch = masked(model.arch, kept, rule)
+    model = quantized(select(model, {axis: list(index) for axis, index in kept.items()}), arch, seed)
+    return select(model, removable(arch))
+
+
+def assign(config: JointConfig, context: Context, model: Model, teacher: Model | None = None) -> Model:
+    """Prune, quantize channel by channel, and train what is left to its end.
+
+    Norms' statistics are taken anew where channels went or have 0 bits, on activations that are not rounded yet. A
+    policy that cuts nothing is quantization, bit for bit. Without epochs this is post-training.
+    """
+    before = widths(model.arch)
+    model = assigned(model, config.kept, config.quantization, config.fit.seed)
+    if widths(model.arch) != before or any(0 in w.bits for w in config.quantization.weights):
+        calibrate_weights(model)
+        with float_activations(model.net):
+            recalibrate_norms(model, context, images=config.recalibrate, seed=config.fit.seed)
+    calibrate(model, context, images=config.calibrate, seed=config.fit.seed)
+    loss = recovery_loss(config.recovery, context, teacher, config.fit.label_smoothing)
+    return fit(model, config.fit, context, loss)
