@@ -38,6 +38,7 @@ COMMANDS = {
     "run": Command("run an order of phases, such as order=DPQE"),
     "order": Command("measure which order of techniques is best", "order"),
     "moe": Command("make compressed networks the experts of a mixture, with a router", "moe"),
+    "search": Command("search sparsity and bits together under a budget, beside rivals", "search"),
     "baseline": Command("train the uncompressed network, or start from published weights", order=""),
     "distill": Command("teach a smaller student", order="D", checkpoint=True),
     "prune": Command("remove channels of a saved model, then recover", order="P", checkpoint=True),

@@ -2,7 +2,7 @@
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from compressor.config import RunConfig, RuntimeConfig
 from compressor.data import load_data
 from compressor.data.types import Data
 from compressor.errors import ConfigError, ModelError
-from compressor.folders import MIXTURE, disk, form_of, write_json
-from compressor.pipeline import Bench, run, with_bytes
+from compressor.folders import CANDIDATES, MIXTURE, disk, form_of, read_metrics, write_json
+from compressor.pipeline import Bench, Step, run, with_bytes
 from compressor.planning import fitting, plan
 from compressor.records import Measurement
 from compressor.report import tables
@@ -26,7 +26,7 @@ from compressor.studies import mixtures
 
 BENCHMARK = "bench.json"
 EVALUATION, STUDY = "evaluate.json", "study.json"
-MIXTURES = "moe.json"
+MIXTURES, SEARCH = "moe.json", "search.json"
 
 
 def run_order(config: RunConfig, folder: Path) -> None:
@@ -97,6 +97,38 @@ def moe(config: RunConfig, folder: Path) -> None:
     console().print(f"mixtures: {_short(folder / MIXTURES)}", soft_wrap=True)
 
 
+def search(config: RunConfig, folder: Path) -> None:
+    """Search sparsity and bits together under a budget, train what each agent found, and show them side by side."""
+    assert config.search is not None, "configs/search.yaml has it"
+    from compressor.report import search_tables
+    from compressor.studies import joint
+    from compressor.studies.joint_study import feasible, study, write_candidates
+
+    data, store = load_data(config.dataset, config.runtime), Store(Path(config.store))
+    planned = joint.plan(config, config.search, data, feasible(config, config.search))
+    made = Run(folder, RunNote(SCHEMA, config.name, "search", (), data.skipped), (), store)
+    made.begin()
+    with followed(config.runtime.progress) as watch:
+        found, ends = study(config, config.search, planned, data, watch, made.refer)
+    _link(ends, made)
+    with disk(folder):
+        write_json(folder / SEARCH, found)
+    write_candidates(planned, store, folder / CANDIDATES)
+    search_tables.show(found, folder, figures=config.search.figures)
+    _say_skipped(data)
+    console().print(f"search: {_short(folder / SEARCH)}", soft_wrap=True)
+    search_tables.complete(found)
+
+
+def _link(ends: Mapping[Step, bool], made: Run) -> None:
+    """Give a run a folder of each finished step; the values say which results were there already."""
+    run = Run(made.folder, made.note, tuple(ends), made.store)
+    for step, stored in ends.items():
+        record = made.store.record(step.key)
+        assert record is not None, "it is finished"
+        run.add(step, record, read_metrics(made.store.folder(step.key)), stored)
+
+
 def evaluate(config: RunConfig, folder: Path) -> None:
     """Measure a saved model on the configured images, and show its quality, its exits and its cost."""
     assert config.checkpoint is not None, "configs/evaluate.yaml makes it mandatory"
@@ -156,11 +188,11 @@ def bench(config: RunConfig, folder: Path) -> None:
 
 
 def export(config: RunConfig, folder: Path) -> None:
-    """Write a saved model as files for other runtimes, and show how well they agree with PyTorch."""
+    """Write a saved model or mixture as files for other runtimes, and show how well they agree with PyTorch."""
     assert config.export is not None, "configs/export.yaml has it"
     assert config.checkpoint is not None, "the command needs it"
     data = load_data(config.dataset, config.runtime)
-    source = fitting(Path(config.checkpoint), "checkpoint", data)
+    source = fitting(Path(config.checkpoint), "checkpoint", data, mixtures=True)
     from compressor.deploy import export as exporting
     from compressor.report.export import parity_table, size_line
 

@@ -25,6 +25,8 @@ FORMAT = 1
 ARCH, MIXTURE, WEIGHTS = "arch.json", "mixture.json", "weights.safetensors"
 METRICS, HISTORY = "metrics.json", "history.jsonl"
 RECORD, CONFIG, CURVES = "record.json", "config.yaml", "tb"
+CANDIDATES, FOUND, TRIALS = "candidates.jsonl", "found.json", "trials.db"
+"""What a search leaves beside its network: each candidate, what it found, and optuna's study where that searched."""
 DIGESTED = (METRICS, HISTORY, CONFIG)
 """The files of a finished step whose digests its record states one by one; those of the model have one together."""
 

@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import Any
 
 from compressor.config import BaselineConfig, DistillConfig, ExitConfig, PruneConfig, QuantizeConfig
+from compressor.config.joint import JointConfig
 from compressor.config.moe import MoeConfig
+from compressor.config.search import SearchTask
 from compressor.errors import ConfigError
 
 
@@ -60,6 +62,12 @@ PHASES: tuple[Phase, ...] = (
 )
 MOE = Phase("moe", "", 1, MoeConfig, "compressor.phases.moe:mix_experts", ("original",), MIXTURE)
 """Makes a mixture of models; it stands in no order. It also reads expert0, expert1, ..., and perhaps a teacher."""
+
+JOINT = Phase("joint", "", 1, JointConfig, "compressor.phases.joint:assign")
+"""Applies a policy of sparsity and bits that was searched; it stands in no order. It may also read a teacher."""
+
+SEARCH = Phase("search", "", 1, SearchTask, "compressor.search.step:search")
+"""Searches such a policy under a budget, and makes its network without training it; it stands in no order either."""
 
 BY_NAME = {phase.name: phase for phase in PHASES}
 BY_LETTER = {phase.letter: phase for phase in PHASES if phase.reads}

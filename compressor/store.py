@@ -13,12 +13,15 @@ from filelock import FileLock, Timeout
 from compressor.errors import CompressorError, StoreError
 from compressor.folders import (
     ARCH,
+    CANDIDATES,
     CONFIG,
     CURVES,
+    FOUND,
     HISTORY,
     METRICS,
     MIXTURE,
     RECORD,
+    TRIALS,
     WEIGHTS,
     digest_of,
     disk,
@@ -104,7 +107,7 @@ class Store:
     def publish(self, key: str) -> None:
         """Make a draft, whose record was written last, the finished step of its key: by one rename. Needs the lock."""
         draft = self._draft(key)
-        wanted = {ARCH, MIXTURE, WEIGHTS, METRICS, HISTORY, RECORD, CONFIG, CURVES}
+        wanted = {ARCH, MIXTURE, WEIGHTS, METRICS, HISTORY, RECORD, CONFIG, CURVES, CANDIDATES, FOUND, TRIALS}
         with disk(draft):
             for path in draft.iterdir():
                 if path.name not in wanted:

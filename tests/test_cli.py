@@ -19,7 +19,7 @@ from compressor.mending import settings
 EXPERIMENTS = sorted(path.stem for path in (configs() / "experiment").glob("*.yaml"))
 PRESETS = sorted(path.stem for path in (configs() / "compression").glob("*.yaml"))
 
-NEEDED = {"published_resnet56_dpqe": ("distill.weights=FILE",)}
+NEEDED = dict.fromkeys(("published_resnet56_dpqe", "published_resnet56_hybrid"), ("distill.weights=FILE",))
 """What an experiment asks its user for."""
 
 
@@ -71,7 +71,7 @@ class TestSettings:
 
     @pytest.mark.parametrize("name", EXPERIMENTS)
     def test_every_experiment_is_whole_and_names_its_runs(self, name: str) -> None:
-        command = {"order": "order", "hybrid": "moe"}.get(name.rpartition("_")[2], "run")
+        command = {"order": "order", "hybrid": "moe", "ajpq": "search"}.get(name.rpartition("_")[2], "run")
         config = composed(command, f"+experiment={name}", *NEEDED.get(name, ()))
         assert (config.name, config.order) == (name, "DPQE")
 
@@ -107,7 +107,9 @@ class TestSettings:
     def test_hydras_own_settings_hold(self) -> None:
         assert "chdir: false" in call("run", "--cfg", "hydra").out
 
-    @pytest.mark.parametrize("group", ["fit", "phase", "compression", "experiment", "dataset", "architecture", "."])
+    @pytest.mark.parametrize(
+        "group", ["fit", "phase", "compression", "experiment", "dataset", "architecture", "search", "."]
+    )
     def test_every_setting_has_a_comment(self, group: str) -> None:
         for path in sorted((configs() / group).glob("*.yaml")):
             above, described = "", set()

@@ -11,6 +11,7 @@ from compressor.config.images import DatasetConfig
 from compressor.config.moe import MoeSettings
 from compressor.config.phases import BaselineSettings, DistillConfig, ExitConfig, PruneConfig, QuantizeConfig
 from compressor.config.ranges import need
+from compressor.config.search import SearchConfig
 from compressor.config.study import StudyConfig
 
 
@@ -85,6 +86,7 @@ class RunConfig:
     bench: BenchConfig | None = None
     study: StudyConfig | None = None
     moe: MoeSettings | None = None
+    search: SearchConfig | None = None
     export: ExportConfig | None = None
     predict: PredictConfig | None = None
     model: str | None = None

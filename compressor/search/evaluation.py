@@ -1,0 +1,146 @@
+"""How good a policy is, without training it to its end: one network whose tensors are exchanged, never rebuilt."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from compressor.arch import condensed, keep, removable, widths
+from compressor.calibration import calibrate, recalibrate_norms
+from compressor.config.fit import Schedule
+from compressor.config.joint import JointConfig
+from compressor.config.search import SearchConfig
+from compressor.data.types import Split
+from compressor.layers import float_activations
+from compressor.model import Model
+from compressor.phases.joint import assign, masked
+from compressor.quality import per_image
+from compressor.routing import all_outputs
+from compressor.search.budget import bill_of
+from compressor.search.candidates import Candidates, key_of
+from compressor.search.space import Space, realise
+from compressor.search.stage import Plan, Stage
+from compressor.search.types import Candidate, Policy
+from compressor.training import Context, batches, begin, learn, prepare
+
+
+class Evaluator:
+    """Evaluates policies of one model on a fixed part of val.
+
+    The quality is that of what `phases.joint.assign` would make without epochs: the mean accuracy (0..1), or minus the
+    mean absolute error. `baseline` is the model's own.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        space: Space,
+        ranking: Mapping[str, tuple[int, ...]],
+        config: SearchConfig,
+    ) -> None:
+        self.model, self.context, self.space, self.ranking, self.config = model, context, space, ranking, config
+        self.val = _part(context.data.val, config.images)
+        self.targets = torch.from_numpy(np.array(self.val.targets))
+        self.stage = Stage(model)
+        self.count, self.seconds = 0, 0.0
+        self.baseline = self._quality(model)
+
+    @property
+    def per_second(self) -> float:
+        """Give the candidates evaluated in a second, so far."""
+        return self.count / self.seconds if self.seconds else 0.0
+
+    def plan(self, policy: Policy) -> Plan:
+        """Give the network of a policy; two policies of one network have one plan."""
+        kept, rule = realise(policy, self.space, self.ranking)
+        arch = masked(self.model.arch, kept, rule)
+        left = removable(arch)
+        there = {axis: tuple(index[i] for i in left.get(axis, range(len(index)))) for axis, index in kept.items()}
+        return Plan(there, condensed(keep(arch, left)))
+
+    def key(self, policy: Policy) -> str:
+        """Give the digest of all that is evaluated."""
+        return self._key(self.plan(policy))
+
+    def _key(self, plan: Plan) -> str:
+        config = self.config
+        how = [config.images, config.recalibrate, config.tune, config.tune_lr]
+        return key_of(plan, how, config.joint, self.context.data.fingerprint)
+
+    def evaluate(self, policy: Policy) -> float:
+        """Give the quality of a policy."""
+        return self._evaluate(policy, self.plan(policy))
+
+    def candidate(self, policy: Policy, known: Candidates) -> Candidate:
+        """Evaluate a policy, or give what is known of the same network, and remember it."""
+        began, plan = time.monotonic(), self.plan(policy)
+        key = self._key(plan)
+        if (found := known.get(key)) is None:
+            quality = self._evaluate(policy, plan)
+            found = Candidate(key, policy, quality, bill_of(policy, self.space), time.monotonic() - began)
+            known.add(found)
+        return found
+
+    def _evaluate(self, policy: Policy, plan: Plan) -> float:
+        began, config = time.monotonic(), self.config
+        if config.tune:
+            quality = self._quality(self._tuned(policy))
+        else:
+            made, seed = self.stage.play(plan), config.joint.fit.seed
+            if _cuts(plan, self.model):
+                with float_activations(made.net):
+                    recalibrate_norms(made, self.context, images=config.recalibrate, seed=seed)
+            calibrate(made, self.context, images=config.joint.calibrate, seed=seed)
+            quality = self._quality(made)
+        self.count, self.seconds = self.count + 1, self.seconds + time.monotonic() - began
+        return quality
+
+    def made(self, policy: Policy) -> Model:
+        """Make the network of a policy, trained for no epoch."""
+        kept, rule = realise(policy, self.space, self.ranking)
+        joint = self.config.joint
+        fit = replace(joint.fit, epochs=0)
+        config = JointConfig(kept, rule, self.config.recalibrate, joint.calibrate, joint.recovery, fit)
+        return assign(config, self.context, self.model)
+
+    def _tuned(self, policy: Policy) -> Model:
+        """Make the network of a policy and train it for some batches, at one learning rate."""
+        model, config, train = self.made(policy), self.config, self.context.data.train
+        per_epoch = max(1, len(train) // config.joint.fit.batch)
+        epochs = -(-config.tune // per_epoch)
+        fit = replace(
+            config.joint.fit, epochs=epochs, lr=config.tune_lr, warmup=0.0, schedule=Schedule.CONSTANT, ema=0.0
+        )
+        fitting = begin(model, fit, self.context)
+        model.net.train()
+        left = config.tune
+        for epoch in range(epochs):
+            fitting.place.epoch, fitting.place.batch = epoch, 0
+            for images, targets in batches(train, fit.batch, seed=fit.seed, epoch=epoch):
+                if left == 0:
+                    break
+                learn(fitting, *prepare(fitting, images, targets))
+                fitting.place.batch, left = fitting.place.batch + 1, left - 1
+        model.net.to("cpu").eval()
+        return model
+
+    def _quality(self, model: Model) -> float:
+        out = all_outputs(model, self.val)[-1]
+        return per_image(out, self.targets, self.context.data.task).double().mean().item()
+
+
+def _cuts(plan: Plan, model: Model) -> bool:
+    """Tell whether a plan prunes or masks anything, so that norms' statistics are taken anew."""
+    explicit = plan.arch.quantization.weights if plan.arch.quantization else ()
+    return widths(plan.arch) != widths(model.arch) or any(0 in w.bits for w in explicit)
+
+
+def _part(split: Split, count: int) -> Split:
+    """Give evenly spaced images of a split, all of them for 0."""
+    if count == 0 or count >= len(split):
+        return split
+    rows = np.arange(count) * len(split) // count
+    return Split(np.ascontiguousarray(split.images[rows]), split.targets[rows])

@@ -1,0 +1,70 @@
+"""What a search decides, what that costs and what came of it. Nothing here imports torch."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """The bits a group of channels may have. fixed: 0 or one given number; mixed: 0 to 8."""
+
+    FIXED = "fixed"
+    MIXED = "mixed"
+
+
+class Agent(StrEnum):
+    """Who decides.
+
+    joint: a layer controller and a channel controller; flat: one controller of everything; uniform: one sparsity and
+    one number of bits; sensitivity: greedily, what hurts least; random: at random; nsga2: a genetic search; sparsity:
+    the sparsity, then uniform bits (as AMC); bits: the bits only (as HAQ); stepwise: pruned and trained, then
+    quantized.
+    """
+
+    JOINT = "joint"
+    FLAT = "flat"
+    UNIFORM = "uniform"
+    SENSITIVITY = "sensitivity"
+    RANDOM = "random"
+    NSGA2 = "nsga2"
+    SPARSITY = "sparsity"
+    BITS = "bits"
+    STEPWISE = "stepwise"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is decided; which channels that means is the ranking's matter.
+
+    `keep`: channels kept of each prunable axis. `bits`: weight bits of each layer's groups, the most important first,
+    where a layer's kept output channels, sorted by importance, are split as evenly as can be. `acts`: bits of each
+    activation tensor.
+    """
+
+    keep: dict[str, int]
+    bits: dict[str, tuple[int, ...]]
+    acts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What the model of a policy costs: its size in bits, BitOps and MACs of an image, and milliseconds where asked."""
+
+    size: int
+    bitops: int
+    macs: int
+    latency: float | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy that was evaluated.
+
+    `key` is the digest of all that was evaluated; `quality` is that of the fixed subset of val; `seconds` is the time
+    its evaluation took.
+    """
+
+    key: str
+    policy: Policy
+    quality: float
+    bill: Bill
+    seconds: float

@@ -1,0 +1,158 @@
+"""Vectors of wishes, one in [0, 1] for each decision, brought to a budget without regard to who decides first.
+
+A walk clips a wish to what the rest can still pay, so whoever comes late pays for all. Here all wishes of a kind are
+moved by one amount until the policy is within the budget and as large as it allows, as HAQ lowers all layers' bits
+after an episode (Wang et al., CVPR 2019); the walk then takes them as they are.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressor.search.budget import Limits, Tally
+from compressor.search.problem import Problem
+from compressor.search.space import MOST
+from compressor.search.types import Mode, Policy
+from compressor.search.walk import Walk
+
+HALVINGS = 10
+"""Steps of the search for the amount: to 1/1024 of the range of wishes."""
+
+Settle = Callable[[np.ndarray], np.ndarray]
+"""Brings wishes (decisions,) to the budget."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which of a problem's decisions are of which kind, and where each group of channels stands.
+
+    `keep` and `rest` (bits and activations) are masks; `rank` is 0 for the groups that get a bit first when not all can
+    have it, 1 for the last: the most important of all layers first. `places` numbers the axes, tensors and layers.
+    """
+
+    keep: np.ndarray
+    acts: np.ndarray
+    bits: np.ndarray
+    rank: np.ndarray
+    places: np.ndarray
+
+
+def parts_of(problem: Problem) -> Parts:
+    """Sort a problem's decisions."""
+    decisions = problem.walk().decisions
+    kinds = np.array([decision.kind for decision in decisions])
+    names = {each: i for i, each in enumerate(dict.fromkeys((d.kind, d.name) for d in decisions))}
+    order = sorted(range(len(decisions)), key=lambda i: (decisions[i].group, i))
+    rank = np.argsort(np.array(order)) / max(1, len(order) - 1)
+    places = np.array([names[d.kind, d.name] for d in decisions])
+    return Parts(kinds == "keep", kinds == "acts", kinds == "bits", rank, places)
+
+
+def walked(problem: Problem, wishes: np.ndarray) -> Policy:
+    """Walk wishes (decisions,) within the budget: each becomes the nearest integer that the rest can pay for."""
+    return _followed(problem.walk(), wishes)
+
+
+def free(problem: Problem, wishes: np.ndarray) -> Policy:
+    """Give what wishes (decisions,) mean where nothing is limited."""
+    return _followed(Walk(problem.space, Limits()), wishes)
+
+
+def _followed(walk: Walk, wishes: np.ndarray) -> Policy:
+    for wish in wishes.tolist():
+        walk.choose(wish)
+    return walk.policy()
+
+
+def billed(problem: Problem, wishes: np.ndarray) -> Tally:
+    """Count what wishes would cost where nothing is limited."""
+    walk = Walk(problem.space, Limits())
+    for wish in wishes.tolist():
+        walk.choose(wish)
+    return walk.tally
+
+
+def fits(problem: Problem, wishes: np.ndarray) -> bool:
+    """Tell whether wishes are within the budget as they are."""
+    return billed(problem, wishes).within(problem.limits)
+
+
+def filled(
+    problem: Problem,
+    wishes: np.ndarray,
+    mask: np.ndarray,
+    low: float = -1.0,
+    high: float = 1.0,
+    least: np.ndarray | float = 0.0,
+) -> np.ndarray:
+    """Move the wishes of a mask by the largest amount of [low, high] that is within the budget; by `low` if none is.
+
+    None falls below `least` or rises above 1.
+    """
+
+    def moved(amount: float) -> np.ndarray:
+        return np.where(mask, np.clip(wishes + amount, least, 1.0), wishes)
+
+    if fits(problem, top := moved(high)):
+        return top
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(problem, moved(middle)) else (low, middle)
+    return moved(low)
+
+
+def levelled(problem: Problem, parts: Parts, wishes: np.ndarray, floor: int = 0) -> np.ndarray:
+    """Bring wishes to the budget: fewer channels only if the fewest bits are too many, then as many bits as fit.
+
+    Where all bits fit, more channels follow. No group of channels has fewer bits than `floor`.
+    """
+    least = np.where(parts.bits, floor / problem.walk().top, 0.0)
+    paid = parts.bits | parts.acts if problem.limits.bitops is not None else parts.bits
+    wishes = np.where(parts.acts & ~paid, 1.0, wishes)
+    keeps = filled(problem, np.where(paid, least, wishes), parts.keep, high=0.0)
+    settled = filled(problem, np.where(parts.keep, keeps, wishes), paid, least=least)
+    if settled[paid].min() < 1.0:
+        return settled
+    return filled(problem, settled, parts.keep, low=0.0)
+
+
+def evened(problem: Problem, parts: Parts, wishes: np.ndarray, bits: int | None = None) -> np.ndarray:
+    """Bring wishes to the budget with one number of bits for all, and channels to fill what is left.
+
+    The bits are given, or the most with which the wished channels are within the budget.
+    """
+    tried = [with_bits(problem, parts, wishes, each) for each in ((bits,) if bits else widths_of(problem))]
+    return filled(problem, next((each for each in tried if fits(problem, each)), tried[-1]), parts.keep)
+
+
+def with_bits(problem: Problem, parts: Parts, wishes: np.ndarray, bits: int) -> np.ndarray:
+    """Wish one number of bits for all weights, and for activations too where BitOps are limited, else the most."""
+    acts = 1.0 if problem.limits.bitops is None else bits / MOST
+    return np.select([parts.keep, parts.acts], [wishes, acts], bits / problem.walk().top)
+
+
+def widths_of(problem: Problem) -> tuple[int, ...]:
+    """Give the numbers of bits that a whole network may have, falling."""
+    return tuple(range(MOST, 0, -1)) if problem.config.mode is Mode.MIXED else (problem.config.bits,)
+
+
+def splits(problem: Problem, parts: Parts) -> Iterator[tuple[int, np.ndarray]]:
+    """Give even splits between sparsity and bits: for falling bits the one share of all axes that fits.
+
+    The last is the first whose channels all stay: fewer bits would only lose.
+    """
+    everything = np.ones(len(parts.keep))
+    for bits in widths_of(problem):
+        wishes = evened(problem, parts, everything, bits)
+        if fits(problem, wishes):
+            yield bits, wishes
+        if wishes[parts.keep].min() == 1.0:
+            return
+
+
+def starts(problem: Problem, parts: Parts) -> Iterator[np.ndarray]:
+    """Give the even splits with what they leave: where a bit is left for some groups, the most important have it."""
+    spread = np.where(parts.keep, 0.0, (1 - parts.rank) / problem.walk().top)
+    for _, wishes in splits(problem, parts):
+        yield levelled(problem, parts, np.clip(wishes + spread, 0.0, 1.0))
