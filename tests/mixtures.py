@@ -32,7 +32,8 @@ from compressor.pipeline import Given, Step, given
 from compressor.training import Context
 
 FIT: FitConfig = replace(samples.FIT, epochs=2, lr=0.05, batch=40)
-ROUTER = RouterConfig(4, 2, Bits(8, 8), 8, FIT)
+ROUTER = RouterConfig(4, 2, 0, Bits(8, 8), 8, replace(FIT, epochs=0), FIT)
+JUDGING = RouterConfig(4, 2, 6, Bits(8, 8), 8, replace(FIT, epochs=3), FIT)
 CONFIG = MoeConfig(
     routing=Routing.TOP1,
     k=1,
@@ -40,6 +41,7 @@ CONFIG = MoeConfig(
     balance=0.1,
     cost=0.0,
     budget=BudgetConfig(None, None),
+    busiest=1.0,
     router=ROUTER,
     joint=JointConfig(samples.ALONE, FIT),
 )

@@ -9,6 +9,7 @@ import samples
 import torch
 
 from compressor.arch import Limit, Routing, Rule, TaskKind, Unit
+from compressor.errors import ConfigError
 from compressor.layers import Weighted
 from compressor.measure import settle
 from compressor.mixture import Mixture, answer, at_budget, costs, decide, mix, outcome, run, survey
@@ -163,6 +164,25 @@ class TestBudget:
         others = [replace(mixture.rule, threshold=share) for share in (0.0, 0.3, 0.5, 0.7, 0.9, 2.0)]
         assert right(best) >= max(map(right, others)) - 0.01
         assert right(best) > min(map(right, others))
+
+    def test_a_threshold_leaves_no_expert_more_of_val_than_asked_for(self, digits):
+        mixture, targets = mixtures.toy(Routing.THRESHOLD), torch.from_numpy(digits.val.targets)
+        seen = survey(mixture, digits.val)
+        free = at_budget(mixture, seen, float("inf"), targets=targets)
+        mixture.follow(replace(mixture.rule, busiest=0.6))
+        for wanted in (targets, None):
+            rule = at_budget(mixture, seen, float("inf"), targets=wanted)
+            assert max(outcome(mixture, seen, rule).shares) <= 0.6
+        assert max(outcome(mixture, seen, free).shares) > 0.6
+
+    def test_a_share_that_no_threshold_within_the_budget_keeps_to_is_refused_in_one_line(self, digits):
+        mixture = mixtures.toy(Routing.THRESHOLD)
+        seen, counted = survey(mixture, digits.val), costs(mixture)
+        mixture.follow(replace(mixture.rule, busiest=0.5))
+        least = counted.least(mixture.rule, Unit.BITOPS)
+        with pytest.raises(ConfigError, match=r"moe\.busiest=0\.5: no threshold within the budget") as caught:
+            at_budget(mixture, seen, 1.01 * least)
+        assert "\n" not in str(caught.value)
 
     def test_no_image_hangs_on_the_last_bits_of_a_price(self, digits):
         mixture = mixtures.toy()

@@ -61,6 +61,8 @@ CONFIGS = {
         stem=MoeStem.SHARED,
         joint=replace(mixtures.CONFIG.joint, fit=replace(mixtures.FIT, ema=0.9)),
     ),
+    "judging": replace(mixtures.CONFIG, router=mixtures.JUDGING),
+    "shared judging": replace(mixtures.CONFIG, router=mixtures.JUDGING, stem=MoeStem.SHARED),
 }
 
 
@@ -91,6 +93,9 @@ class TestResuming:
             ("own", "joint", 5),
             ("shared", "adapt", 4),
             ("shared", "joint", 2),
+            ("judging", "task", 3),
+            ("judging", "joint", 4),
+            ("shared judging", "router", 2),
         ],
     )
     def test_an_interrupted_step_ends_in_the_same_bits(self, name, stage, step, whole, context, signals):
@@ -102,7 +107,8 @@ class TestResuming:
         assert timeless(context.scratch) == timeless(folder)
 
     @pytest.mark.parametrize(
-        ("name", "stage", "step"), [("own", "router", 5), ("own", "joint", 4), ("shared", "router", 1)]
+        ("name", "stage", "step"),
+        [("own", "router", 5), ("own", "joint", 4), ("shared", "router", 1), ("judging", "router", 3)],
     )
     def test_a_killed_step_goes_on_from_its_last_save(self, name, stage, step, whole, context):
         often = replace(context, runtime=replace(context.runtime, save_seconds=1e-9))
@@ -113,7 +119,7 @@ class TestResuming:
         assert timeless(context.scratch) == timeless(folder)
 
     def test_its_history_counts_the_epochs_of_all_trainings_through(self, whole):
-        for name, count in (("own", 4), ("shared", 6)):
+        for name, count in (("own", 4), ("shared", 6), ("judging", 7)):
             lines = history.read(whole(name)[1])
             assert [line["epoch"] for line in lines] == list(range(1, count + 1))
             seconds = [line["seconds"] for line in lines]

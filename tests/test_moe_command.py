@@ -21,6 +21,7 @@ from compressor.routing import all_outputs
 from compressor.store import Store
 from compressor.studies import moe_rivals as rivals
 from compressor.studies.moe_results import (
+    AS_CHEAP,
     BASELINE,
     EQUAL_COST,
     MIXTURE,
@@ -85,6 +86,14 @@ def get(study: Study, name: str, seed: int = 0) -> Contender:
     return found
 
 
+def trained(store: Store, key: str) -> int:
+    """Count the epochs of a chain's phases, its baseline's left out."""
+    record = store.record(key)
+    assert record is not None
+    before = record.inputs.get("model")
+    return record.config["fit"]["epochs"] + trained(store, before.key) if before else 0
+
+
 class TestCommand:
     def test_shows_the_mixture_its_rivals_and_a_verdict(self, first: Ended) -> None:
         rows = ("mixture", "baseline", "best single expert", "single network of its size", "uniform ensemble")
@@ -140,6 +149,17 @@ class TestRivals:
         assert distill is not None
         width = distill.config["width"]
         assert width == 1.0 or found.size_bits > 0.7 * get(study, MIXTURE).size_bits
+
+    def test_the_single_network_as_cheap_trains_as_long_as_an_expert_does(self, study: Study, store: Store) -> None:
+        for trial in study.trials:
+            ours, rival = named(trial, MIXTURE), trial.candidates[-1]
+            assert ours is not None
+            assert rival.name == AS_CHEAP
+            assert rival.val.bitops <= ours.val.bitops
+            mixture = store.record(trial.key)
+            assert mixture is not None
+            longest = max(trained(store, key) for key in trial.experts)
+            assert trained(store, rival.keys[0]) == longest + mixture.config["joint"]["fit"]["epochs"]
 
     def test_the_oracle_is_at_least_as_good_as_the_mixture_and_every_expert_in_it(self, study: Study) -> None:
         for seed, trial in enumerate(study.trials):

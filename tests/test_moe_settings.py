@@ -14,8 +14,9 @@ from compressor.codec import decode
 from compressor.config import RunConfig
 from compressor.config.moe import MoeSettings, Recipe
 from compressor.errors import ConfigError
-from compressor.pipeline import Step
+from compressor.pipeline import Step, given
 from compressor.studies.mixtures import Plan, plan
+from compressor.studies.moe_single import epochs, longer
 
 TWO = "moe.experts=[{checkpoint:small},{checkpoint:same}]"
 UNTRAINED = ("baseline.fit.epochs=0", "distill.fit.epochs=0", "quantize.fit.epochs=0")
@@ -46,11 +47,16 @@ WRONG: dict[str, str] = {
     "moe.cost=-1": "moe.cost=-1.0: give 0 (off)",
     "moe.budget={macs:0.1,bitops:0.1}": "macs or bitops, not both",
     "moe.budget.macs=2": "a share above 0, at most 1",
+    "moe.busiest=0.4": "moe.busiest=0.4: give 0.5 to 1",
+    "moe.busiest=0.8": "moe.busiest=0.8: give 1 where moe.routing=top1",
     "moe.router.width=0": "1 to 1024 channels",
     "moe.router.depth=9": "1 to 8 convolutions",
+    "moe.router.hidden=-1": "moe.router.hidden=-1: give 0 (no such layers)",
+    "moe.router.task.epochs=-1": "fit.epochs=-1: give 0 to 100000",
     "moe.router.bits.weight=9": "moe.router: weights of 9 bits",
     "moe.joint.recovery.teacher=input": "none or baseline",
-    "moe.single.order=P": "an order of one D",
+    "moe.single.order=P": "moe.single.order=P: give an order of one D",
+    "moe.equal.order=DD": "moe.equal.order=DD: give an order of one D",
     "distill.student=resnet20": "moe.single.distill.student=resnet20: give null",
     "moe=nope": "there are cascade, shared, top1",
     "moe.foo=1": "no setting 'moe.foo'",
@@ -96,8 +102,10 @@ def moe(*experts: dict[str, Any], **changes: Any) -> MoeSettings:
     fit |= {"schedule": "cosine", "warmup": 0, "label_smoothing": 0.0, "ema": 0.0, "precision": "auto"}
     fit |= {"channels_last": False, "compile": False, "seed": 0}
     values = {"experts": list(experts), "seeds": [0], "routing": "top1", "k": 1, "stem": "own", "balance": 0.01}
-    values |= {"cost": 0.0, "budget": {"macs": None, "bitops": None}, "single": {"order": "DQ"}, "figures": False}
-    values |= {"router": {"width": 4, "depth": 2, "bits": {"weight": 4, "act": 4}, "edge_bits": 8, "fit": fit}}
+    values |= {"cost": 0.0, "budget": {"macs": None, "bitops": None}, "busiest": 1.0, "figures": False}
+    values |= {"single": {"order": "DQ"}, "equal": {"order": "DQ"}}
+    router = {"width": 4, "depth": 2, "hidden": 0, "bits": {"weight": 4, "act": 4}, "edge_bits": 8}
+    values |= {"router": router | {"task": fit | {"epochs": 0, "warmup": 0}, "fit": fit}}
     values |= {"joint": {"recovery": {"teacher": "baseline", "temperature": 4.0, "weight": 0.9}, "fit": fit}}
     return decode(MoeSettings, values | changes, "moe")
 
@@ -165,7 +173,7 @@ class TestPlan:
         assert before != after
 
     def test_rivals_and_figures_are_not_in_its_key(self) -> None:
-        changed = {"figures": True, "single": {"order": "QD"}}
+        changed = {"figures": True, "single": {"order": "QD"}, "equal": {"order": "QD"}}
         before, after = (planned(moe(*TWO_RECIPES, **c)).mixtures[0].step.key for c in ({}, changed))
         assert before == after
 
@@ -174,6 +182,32 @@ class TestPlan:
         sources = {source.key for mixed in found.mixtures for chain in mixed.chains for source in chain}
         assert set(found.keys) == sources | {mixed.step.key for mixed in found.mixtures}
         assert [source.name for source in found.ends] == ["baseline", "moe", "baseline", "moe"]
+
+
+class TestLonger:
+    def test_a_chain_trains_as_long_as_the_longest_and_the_joint_training_together(self) -> None:
+        recipes = ({"order": "PQ", "prune": {"fit": {"epochs": 7}}}, {"order": "DQ"})
+        (mixed,) = planned(moe(*recipes)).mixtures
+        for chain in mixed.chains:
+            found = longer(chain, mixed)
+            assert [source.key for source in found[:-1]] == [source.key for source in chain[:-1]]
+            assert epochs(found) == epochs(mixed.chains[0]) + 2
+
+    def test_a_shared_stem_has_a_second_training_together(self) -> None:
+        (mixed,) = planned(moe(*TWO_RECIPES, stem="shared")).mixtures
+        assert epochs(longer(mixed.chains[0], mixed)) == epochs(mixed.chains[0]) + 4
+
+    def test_what_trained_as_long_or_was_given_stays(self, place: Path) -> None:
+        (mixed,) = planned(moe(*TWO_RECIPES)).mixtures
+        once = longer(mixed.chains[0], mixed)
+        assert [source.key for source in longer(once, mixed)] == [source.key for source in once]
+        there = (given(place / "small"),)
+        assert longer(there, mixed) == there
+
+
+def test_a_rival_as_cheap_needs_no_recipe() -> None:
+    assert [where for where, _ in moe(*TWO_RECIPES).solved] == ["moe.single", "moe.equal"]
+    assert [where for where, _ in moe(*TWO_RECIPES, equal=None).solved] == ["moe.single"]
 
 
 def test_a_recipe_names_its_place_when_it_is_wrong() -> None:

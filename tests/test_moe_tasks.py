@@ -13,10 +13,11 @@ from terminal import TINY, Ended, call
 from compressor.codec import decode
 from compressor.data.types import Data
 from compressor.mixture import answer, load_mixture
-from compressor.studies.moe_results import MIXTURE, Study, named
+from compressor.studies.moe_results import AS_CHEAP, EQUAL, MIXTURE, Study, named
 
 EXPERTS = "moe.experts=[{order:D,distill:{width:0.5}},{order:D,distill:{width:1.0}}]"
-QUICK = (*TINY, EXPERTS, "moe.single.order=D", "~moe.single.quantize", "moe.figures=false", "runs=.")
+SINGLE = ("moe.single.order=D", "~moe.single.quantize", "moe.equal.order=D", "~moe.equal.quantize")
+QUICK = (*TINY, EXPERTS, *SINGLE, "moe.figures=false", "runs=.")
 SETS = {
     "bloodmnist": ("multi-class", {"colour": True, "labels": 8}),
     "chestmnist": ("multi-label, binary-class", {"colour": False, "labels": 2, "columns": 14}),
@@ -83,6 +84,20 @@ def test_every_routing_has_its_rivals_and_its_budget(
         assert trial.sweep[0].test == pytest.approx(mixture.test.quality.scores["accuracy"].value)
     if routing != "threshold":
         assert mixture.shares == (1.0, 1.0)
+
+
+def test_without_a_recipe_the_rival_as_cheap_is_the_dearest_such_expert(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in QUICK if not word.removeprefix("~").startswith("moe.equal")]
+    study = study_of(call("moe", *words, "moe.equal=null"))
+    (trial,) = study.trials
+    mixture, rival = named(trial, MIXTURE), trial.candidates[-1]
+    assert mixture is not None
+    assert rival.name == AS_CHEAP
+    costs = [expert.val.bitops for expert in trial.candidates[:2]]
+    assert rival.val.bitops == max(cost for cost in costs if cost <= EQUAL * mixture.val.bitops)
 
 
 def test_numbers_are_answered_by_a_mixture_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

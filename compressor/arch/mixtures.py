@@ -45,7 +45,8 @@ class Rule:
 
     `order` are the experts, cheapest first. `prices` are taken from the router's scores, an expert each; a limit sets
     them. For the routing `threshold`, an image goes to the first expert in `order` where the probability that it or a
-    cheaper one is right reaches `threshold`. `shared`: all experts and the router have one first stage.
+    cheaper one is right reaches `threshold`, which leaves no expert more than the share `busiest` of val. `shared`: all
+    experts and the router have one first stage.
     """
 
     routing: Routing
@@ -55,6 +56,7 @@ class Rule:
     prices: tuple[float, ...]
     threshold: float
     limit: Limit | None = None
+    busiest: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,9 @@ class MixtureArch:
 
 def check_mixture(mixture: MixtureArch) -> MixtureArch:
     """Refuse a mixture that cannot be built or whose networks do not belong together; return it otherwise."""
-    count, first = len(mixture.experts), mixture.experts[0] if mixture.experts else mixture.router
-    if not FEWEST <= count <= MOST:
-        raise ModelError(f"a mixture has {FEWEST} to {MOST} experts, this one {count}")
+    count = len(mixture.experts)
+    _check_count(count)
+    first = mixture.experts[0]
     for arch in (mixture.router, *mixture.experts):
         check(arch)
     for i, arch in enumerate(mixture.experts):
@@ -80,14 +82,26 @@ def check_mixture(mixture: MixtureArch) -> MixtureArch:
             raise ModelError(f"expert {i} answers another task than expert 0; all must answer the same")
     if mixture.router.task.outputs != count:
         raise ModelError(f"the router has {mixture.router.task.outputs} outputs for {count} experts")
-    rule = mixture.rule
+    if mixture.router.exits:
+        raise ModelError("the router has exits; it is run whole, for every image")
+    check_rule(mixture.rule, count)
+    if mixture.rule.shared:
+        _check_shared(mixture)
+    return mixture
+
+
+def _check_count(count: int) -> None:
+    if not FEWEST <= count <= MOST:
+        raise ModelError(f"a mixture has {FEWEST} to {MOST} experts, this one {count}")
+
+
+def check_rule(rule: Rule, count: int) -> None:
+    """Refuse a number of experts that no mixture has, or a rule that does not fit it."""
+    _check_count(count)
     if sorted(rule.order) != list(range(count)) or len(rule.prices) != count:
         raise ModelError(f"the rule needs an order and prices of experts 0 to {count - 1}")
     if not 1 <= rule.k <= count:
         raise ModelError(f"k is {rule.k}; give 1 to the number of experts, {count}")
-    if rule.shared:
-        _check_shared(mixture)
-    return mixture
 
 
 def _asked(arch: Arch) -> tuple[object, ...]:

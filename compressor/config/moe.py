@@ -35,17 +35,23 @@ class BudgetConfig:
 
 @dataclass(frozen=True)
 class RouterConfig:
-    """The router: a network of `depth` convolutions of `width` channels and more, its bits, how it is trained."""
+    """The router: a network of `depth` convolutions of `width` channels and more, its bits, how it is trained.
+
+    Where `task` has epochs it learns the task itself first, and then, by `fit`, to say how sure it is of an image.
+    """
 
     width: int
     depth: int
+    hidden: int
     bits: Bits
     edge_bits: int
+    task: FitConfig
     fit: FitConfig
 
     def __post_init__(self) -> None:
         need(1 <= self.width <= 1024, "moe.router.width", self.width, "1 to 1024 channels")
         need(1 <= self.depth <= 8, "moe.router.depth", self.depth, "1 to 8 convolutions")
+        need(0 <= self.hidden <= 4096, "moe.router.hidden", self.hidden, "0 (no such layers) to 4096")
         try:
             check_quantization(Quantization(self.bits, self.edge_bits))
         except ConfigError as error:
@@ -77,6 +83,7 @@ class MoeConfig:
     balance: float
     cost: float
     budget: BudgetConfig
+    busiest: float
     router: RouterConfig
     joint: JointConfig
 
@@ -84,6 +91,9 @@ class MoeConfig:
         need(1 <= self.k <= MOST, "moe.k", self.k, f"1 to {MOST} experts")
         need(0 <= self.balance <= 1000, "moe.balance", self.balance, "0 (off) to 1000")
         need(0 <= self.cost <= 1000, "moe.cost", self.cost, "0 (off) to 1000")
+        need(0.5 <= self.busiest <= 1, "moe.busiest", self.busiest, "0.5 to 1 (any)")
+        other = self.busiest < 1 and self.routing is not Routing.THRESHOLD
+        need(not other, "moe.busiest", self.busiest, f"1 where moe.routing={self.routing}; threshold can keep to it")
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,8 @@ class Recipe:
 class MoeSettings:
     """The experts, how they become a mixture, and what it is compared with. Values: configs/moe/.
 
-    `single` is one network that gets as many bits as the whole mixture: the width of its distillation is solved for.
+    `single` is one network that gets as many bits as the whole mixture, `equal` one that costs what the mixture does on
+    average: the width of their distillation is solved for. Without `equal`, it is the dearest expert that is as cheap.
     """
 
     experts: tuple[Recipe, ...]
@@ -128,9 +139,11 @@ class MoeSettings:
     balance: float
     cost: float
     budget: BudgetConfig
+    busiest: float
     router: RouterConfig
     joint: JointConfig
     single: Recipe
+    equal: Recipe | None
     figures: bool
 
     def __post_init__(self) -> None:
@@ -142,13 +155,21 @@ class MoeSettings:
         need(len(self.seeds) > 0, "moe.seeds", list(self.seeds), "at least one seed")
         need(len(set(self.seeds)) == len(self.seeds), "moe.seeds", list(self.seeds), "each seed once")
         need(all(0 <= seed < 2**31 for seed in self.seeds), "moe.seeds", list(self.seeds), "seeds of 0 to 2147483647")
-        self.single.check("moe.single")
-        order = (self.single.order or "").upper()
-        solvable = order.count("D") == 1 and set(order) <= {"D", "Q"}
-        need(solvable, "moe.single.order", self.single.order, "an order of one D, whose width is solved for, and Q")
+        for where, recipe in self.solved:
+            recipe.check(where)
+            order = (recipe.order or "").upper()
+            solvable = order.count("D") == 1 and set(order) <= {"D", "Q"}
+            need(solvable, f"{where}.order", recipe.order, "an order of one D, whose width is solved for, and Q")
         assert self.phase, "its ranges are checked where it is made"
+
+    @property
+    def solved(self) -> tuple[tuple[str, Recipe], ...]:
+        """Give the recipes whose width is solved for, each with the setting that holds it."""
+        single = (("moe.single", self.single),)
+        return single if self.equal is None else (*single, ("moe.equal", self.equal))
 
     @property
     def phase(self) -> MoeConfig:
         """Give the settings of the step that makes the mixture."""
-        return MoeConfig(self.routing, self.k, self.stem, self.balance, self.cost, self.budget, self.router, self.joint)
+        how = self.routing, self.k, self.stem, self.balance, self.cost, self.budget, self.busiest
+        return MoeConfig(*how, self.router, self.joint)

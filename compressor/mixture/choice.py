@@ -68,8 +68,8 @@ def at_budget(
     """Give the rule that keeps the mean cost of a split's images within `limit`, an absolute number.
 
     The router's scores get the least prices that do, in proportion to the experts' costs. For the routing `threshold`
-    it is the threshold, within the limit, that answers `targets` best (the cheapest of equals), or without targets the
-    largest. All experts have been run: `found` is of the split that it is chosen on.
+    it is the threshold, within the limit and the rule's `busiest`, that answers `targets` best (the cheapest of
+    equals), or without targets the largest. All experts have been run: `found` is of the split that it is chosen on.
 
     Raises:
         ConfigError: even the cheapest experts cost more.
@@ -133,13 +133,19 @@ def _threshold(
     for value in tried:
         rule = replace(mixture.rule, prices=(0.0,) * len(mixture.experts), threshold=value)
         weights = decide(found.scores, rule)
-        if counted.mean(weights, found.heads, unit) > limit:
+        busiest = float(weights.mean(dim=0).max())
+        if counted.mean(weights, found.heads, unit) > limit or busiest > rule.busiest:
             continue
         if targets is None:
             return rule
         score = float(per_image(mix(found.outputs, weights, mixture.task), targets, mixture.task).double().mean())
         if best is None or score >= best[0]:
             best = score, rule
+    if best is None and mixture.rule.busiest < 1:
+        raise ConfigError(
+            f"moe.busiest={mixture.rule.busiest:g}: no threshold within the budget leaves every expert at most that of "
+            f"val; give more, a larger moe.budget, or a router that is trained longer"
+        )
     if best is None:
         cheapest = float(counted.each(found.heads, unit).mean(dim=0).min())
         raise _too_small(limit, unit, counted.always(unit) + cheapest)

@@ -103,12 +103,13 @@ def assemble(rule: Rule, router: Model, experts: tuple[Model, ...]) -> Mixture:
     if rule.shared:
         source = experts[rule.order[0]].net
         for model in (router, *experts):
-            _take_first(model.net, source)
+            take_first(model.net, source)
     net = MixtureNet(rule, experts[0].arch.task, router.net, tuple(expert.net for expert in experts))
     return Mixture(rule, router, experts, net.eval())
 
 
-def _take_first(net: Network, source: Network) -> None:
+def take_first(net: Network, source: Network) -> None:
+    """Let a network read what another's first stage gives; both then hold the same modules."""
     net.image, net.stem = source.image, source.stem
     for name in source.blocks:
         if name.startswith("s0b"):

@@ -9,6 +9,7 @@ from compressor.arch import (
     Arch,
     Block,
     BlockKind,
+    Head,
     Limit,
     MixtureArch,
     Quantization,
@@ -25,19 +26,21 @@ from compressor.compute import threads
 from compressor.config.moe import MoeConfig, MoeStem, RouterConfig
 from compressor.cost import paths
 from compressor.errors import ConfigError, ModelError
-from compressor.losses import Loss
+from compressor.losses import Loss, task_loss
 from compressor.mixture.costs import costs
+from compressor.mixture.judging import JUDGE, SCORES, Judge, Judging, answering, judge_arch, telling
 from compressor.mixture.losses import Each, alone, each_loss, together
 from compressor.mixture.sharing import sharing, sharing_arch
-from compressor.mixture.types import Mixture, assemble
+from compressor.mixture.types import Mixture, assemble, take_first
 from compressor.model import Model, fresh
+from compressor.phases.teaching import recovery_loss
 from compressor.training import Context, train
 
 CALIBRATION_IMAGES = 512
 LARGE = 96
 """Images of so many pixels a side are read by the router with a stride of 4."""
 
-STAGES = ("adapt", "router", "joint")
+STAGES = ("adapt", "task", "router", "joint")
 """The trainings of a mixture, each with its own folder in the scratch folder."""
 
 
@@ -47,10 +50,12 @@ def mix_experts(
     """Train the router with the experts as they are, then router and experts together.
 
     `experts` are expert0, expert1, ...; `original` is the network that budgets are shares of. With a shared stem, the
-    experts first learn to read the cheapest one's first stage.
+    experts first learn to read the cheapest one's first stage. A router that learned the task stays as it is while the
+    experts learn from the images that it gives them.
     """
     mixture = _begin(config, context, original, [experts[f"expert{i}"] for i in range(len(experts))])
-    calibrate(mixture.router, context, images=CALIBRATION_IMAGES, seed=config.router.fit.seed)
+    if not config.router.task.epochs:
+        calibrate(mixture.router, context, images=CALIBRATION_IMAGES, seed=config.router.fit.seed)
     recovery, counted = config.joint.recovery, costs(mixture)
     whole = [part.bitops for part in counted.experts]
     joint, first = (
@@ -64,22 +69,46 @@ def mix_experts(
     with threads(context.runtime, counted.worst(replace(mixture.rule, routing=Routing.SOFT), Unit.MACS)):
         if mixture.rule.shared:
             train(mixture, config.joint.fit, _within(context, "adapt"), alone(mixture, joint), only="experts")
-        train(mixture, config.router.fit, _within(context, "router"), mixed(first), only="router")
-        train(mixture, config.joint.fit, _within(context, "joint"), mixed(joint))
+        if config.router.task.epochs:
+            _judge(mixture, config, context, teacher)
+        else:
+            train(mixture, config.router.fit, _within(context, "router"), mixed(first), only="router")
+        only = "experts" if config.router.task.epochs else None
+        train(mixture, config.joint.fit, _within(context, "joint"), mixed(joint), only=only)
     _gather(context.scratch)
     mixture.net.eval()
     return mixture
 
 
+def _judge(mixture: Mixture, config: MoeConfig, context: Context, teacher: Model | None) -> None:
+    """Teach the router the task, then how sure that makes it of an image."""
+    fit, recovery = config.router.task, config.joint.recovery
+    judge = fresh(judge_arch(mixture.router.arch, context.data.task), fit.seed)
+    if mixture.rule.shared:
+        take_first(judge.net, mixture.router.net)
+    calibrate(judge, context, images=CALIBRATION_IMAGES, seed=fit.seed)
+    judging = Judging(Judge(mixture, judge.net))
+    loss = recovery_loss(recovery, context, teacher, fit.label_smoothing)
+    loss = answering(loss or task_loss(context.data.task, fit.label_smoothing))
+    train(judging, fit, _within(context, "task"), loss, only=JUDGE)
+    judging.net.hand_over()
+    calibrate(mixture.router, context, images=CALIBRATION_IMAGES, seed=fit.seed)
+    train(judging, config.router.fit, _within(context, "router"), telling(mixture), only=SCORES)
+
+
 def _begin(config: MoeConfig, context: Context, original: Model, experts: list[Model]) -> Mixture:
     whole = [paths(expert)[-1] for expert in experts]
     order = tuple(sorted(range(len(experts)), key=lambda i: (whole[i].bitops, whole[i].macs, i)))
-    rule = Rule(config.routing, config.k, False, order, (0.0,) * len(experts), 0.5, _limit(config, original))
+    rule = Rule(
+        config.routing, config.k, False, order, (0.0,) * len(experts), 0.5, _limit(config, original), config.busiest
+    )
     arch = router_arch(config.router, experts[order[0]].arch, len(experts), shared=False)
     try:
         check_mixture(MixtureArch(rule, arch, tuple(expert.arch for expert in experts)))
     except ModelError as error:
         raise ConfigError(f"moe: {error}") from None
+    if config.router.task.epochs and original.arch.task.kind is TaskKind.REGRESSION:
+        raise ConfigError("moe.router.task: numbers have no margin that says how sure the router is; give epochs=0")
     if config.stem is MoeStem.SHARED:
         experts, rule = _shared(experts, order[0], context, config.joint.fit.seed), replace(rule, shared=True)
         arch = router_arch(config.router, experts[order[0]].arch, len(experts), shared=True)
@@ -116,11 +145,11 @@ def router_arch(config: RouterConfig, expert: Arch, count: int, *, shared: bool)
     blocks = tuple(Block(BlockKind.PLAIN, (config.width * 2**i,), stride) for i, stride in enumerate(strides))
     floats = {config.bits.weight, config.bits.act, config.edge_bits} == {FLOAT}
     rule = None if floats else Quantization(config.bits, config.edge_bits)
-    task = Task(TaskKind.MULTICLASS, count)
+    task, head = Task(TaskKind.MULTICLASS, count), Head(hidden=(config.hidden, config.hidden) if config.hidden else ())
+    arch = Arch("router", expert.input, task, (Stage(blocks),), head=head, quantization=rule)
     if not shared:
-        return Arch("router", expert.input, task, (Stage(blocks),), activation=expert.activation, quantization=rule)
-    stages = (expert.stages[0], Stage(blocks))
-    return sharing_arch(Arch("router", expert.input, task, stages, expert.stem, quantization=rule), expert)
+        return replace(arch, activation=expert.activation)
+    return sharing_arch(replace(arch, stages=(expert.stages[0], Stage(blocks)), stem=expert.stem), expert)
 
 
 def _limit(config: MoeConfig, original: Model) -> Limit | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compressor.config import RunConfig
+from compressor.config import FitConfig, RunConfig
 from compressor.config.moe import MoeConfig, MoeSettings, Recipe
 from compressor.data.types import Data
 from compressor.errors import ConfigError
@@ -59,9 +59,11 @@ def plan(config: RunConfig, settings: MoeSettings, data: Data) -> Plan:
         CompressorError: a setting is impossible, or a given model is missing or of other images or classes.
     """
     files: dict[str, Path] = {}
-    student = _told(config, settings.single, "moe.single").distill.student
-    if student is not None:
-        raise ConfigError(f"moe.single.distill.student={student}: give null, as the width of the student is solved for")
+    for where, recipe in settings.solved:
+        if (student := _told(config, recipe, where).distill.student) is not None:
+            raise ConfigError(
+                f"{where}.distill.student={student}: give null, as the width of the student is solved for"
+            )
     return Plan(tuple(_mixed(with_seed(config, seed), settings, data, files) for seed in settings.seeds), files)
 
 
@@ -89,10 +91,11 @@ def _refuse_equal(names: list[str], keys: list[str]) -> None:
 
 
 def _phase(config: MoeConfig, seed: int, data: Data) -> MoeConfig:
-    def seeded(part):
-        return replace(part, fit=replace(resolved_fit(part.fit, data.size), seed=seed))
+    def seeded(fit: FitConfig) -> FitConfig:
+        return replace(resolved_fit(fit, data.size), seed=seed)
 
-    return replace(config, router=seeded(config.router), joint=seeded(config.joint))
+    router = replace(config.router, task=seeded(config.router.task), fit=seeded(config.router.fit))
+    return replace(config, router=router, joint=replace(config.joint, fit=seeded(config.joint.fit)))
 
 
 def chain(

@@ -8,8 +8,18 @@ from compressor.mixture import load_mixture
 from compressor.pipeline import Bench, Given, Report, Source, Step, run
 from compressor.studies import moe_rivals as rivals
 from compressor.studies.mixtures import Mixed, Plan
-from compressor.studies.moe_results import BASELINE, ORACLE, Collapse, Contender, Study, Trial, conclude
-from compressor.studies.moe_single import single
+from compressor.studies.moe_results import (
+    AS_CHEAP,
+    BASELINE,
+    EQUAL,
+    ORACLE,
+    Collapse,
+    Contender,
+    Study,
+    Trial,
+    conclude,
+)
+from compressor.studies.moe_single import as_cheap, as_large, longer
 from compressor.studies.results import score
 from compressor.studies.settings import with_seed
 
@@ -30,12 +40,14 @@ def _trial(config: RunConfig, settings: MoeSettings, plan: Plan, mixed: Mixed, b
     arena = rivals.Arena(load_mixture(_folder(mixed.step, bench)), mixed.step.key, bench.data, bench.runtime)
     baseline, *experts = (_known(source, bench) for source in (mixed.baseline, *mixed.experts))
     mixture = _known(mixed.step, bench)
-    told, limit = with_seed(config, mixed.seed), mixture.measured.cost.size_bits
-    last = single(told, settings.single, limit, bench.data, plan.files, mixed.first)[-1]
-    assert isinstance(last, Step), "an order that is not empty ends in a step"
-    run(last, bench, report)
     ours, found = rivals.of_mixture(mixture), rivals.candidates(arena, experts)
-    others = rivals.rivals(arena, ours, found, _known(last, bench), experts)
+    large, cheap = _singles(with_seed(config, mixed.seed), settings, plan, mixed, (ours, *found), bench)
+    for last in (large, cheap):
+        if isinstance(last, Step):
+            run(last, bench, report)
+    if cheap is not None:
+        found = (*found, rivals.alone(AS_CHEAP, _known(cheap, bench)))
+    others = rivals.rivals(arena, ours, found, _known(large, bench), experts)
     mix = mixture.measured.mixture
     assert mix is not None, "a mixture's metrics have its part"
     return Trial(
@@ -51,6 +63,23 @@ def _trial(config: RunConfig, settings: MoeSettings, plan: Plan, mixed: Mixed, b
         times=mix.times,
         collapse=_collapse(arena, mixture, ours, others, mix.collapsed),
     )
+
+
+def _singles(
+    config: RunConfig, settings: MoeSettings, plan: Plan, mixed: Mixed, known: tuple[Contender, ...], bench: Bench
+) -> tuple[Source, Source | None]:
+    """Give the single networks as large and as cheap as the mixture; `known` are it and its experts.
+
+    Without a recipe, the latter is the dearest expert that is as cheap; there may be none.
+    """
+    ours, *experts = known
+    large = as_large(config, settings.single, ours.size_bits, bench.data, plan.files, mixed.first)[-1]
+    if settings.equal is not None:
+        return large, as_cheap(config, settings.equal, ours.val.bitops, bench.data, plan.files, mixed)[-1]
+    limit = EQUAL * ours.val.bitops
+    pairs = zip(experts, mixed.chains, strict=False)  # further contenders are these experts, trained by the mixture
+    cheap = [(expert.val.bitops, i) for i, (expert, _) in enumerate(pairs) if expert.val.bitops <= limit]
+    return large, longer(mixed.chains[max(cheap)[1]], mixed)[-1] if cheap else None
 
 
 def _folder(source: Source, bench: Bench) -> Path:

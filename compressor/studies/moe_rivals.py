@@ -190,8 +190,8 @@ def sweep(arena: Arena) -> tuple[Spot, ...]:
     if rule.routing is Routing.SOFT:
         return (_spot(arena, rule, arena.costs.worst(rule, Unit.BITOPS)),)
     limits = np.geomspace(_least(arena) * (1 + 1e-6), arena.costs.worst(rule, Unit.BITOPS) * (1 + 1e-6), SPOTS)
-    seen, targets = arena.val.survey, arena.val.targets
-    rules = ((at_budget(arena.mixture, seen, limit, Unit.BITOPS, targets), limit) for limit in limits.tolist())
+    seen, targets, free = arena.val.survey, arena.val.targets, replace(arena.mixture, rule=replace(rule, busiest=1.0))
+    rules = ((at_budget(free, seen, limit, Unit.BITOPS, targets), limit) for limit in limits.tolist())
     return tuple(_spot(arena, found, limit) for found, limit in rules)
 
 
