@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from compressor.mixture import Mixture
     from compressor.network import Network
 
 
@@ -14,14 +15,35 @@ def load(folder: str | Path) -> "Network":
     them itself; it returns a tuple of outputs, one a head, the final one last. `net.arch` says what it is.
 
     Raises:
-        compressor.errors.CompressorError: the folder holds no model, or files that are cut or not what its record says.
+        compressor.errors.CompressorError: the folder holds no model but a mixture (`load_mixture`) or nothing, or files
+            that are cut or not what its record says.
     """
-    from compressor.folders import model_of
+    from compressor.errors import ModelError
+    from compressor.folders import MIXTURE, form_of, model_of
     from compressor.model import load as load_model
 
+    if form_of(Path(folder)) == MIXTURE:
+        raise ModelError(f"{folder}: is a mixture of models, which compressor.load_mixture gives")
     model = load_model(Path(folder))
     model_of(Path(folder))
     return model.net.eval()
+
+
+def load_mixture(folder: str | Path) -> "Mixture":
+    """Give the mixture of a folder, such as outputs/<run>/01-moe: router, experts, and the rule that sends images.
+
+    `compressor.mixture.run(mixture, images)` answers images, uint8 (N, C, H, W): it computes chosen experts only, and
+    says which they were.
+
+    Raises:
+        compressor.errors.CompressorError: as for `load`.
+    """
+    from compressor.folders import model_of
+    from compressor.mixture import load_mixture as read
+
+    mixture = read(Path(folder))
+    model_of(Path(folder))
+    return mixture
 
 
 def __getattr__(name: str) -> Any:

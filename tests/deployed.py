@@ -6,16 +6,21 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import mixtures
 import numpy as np
 import samples
 import torch
 
-from compressor.arch import Arch, Criterion, Task, TaskKind
+from compressor.arch import Arch, Criterion, Routing, Task, TaskKind
 from compressor.calibration import calibrate
 from compressor.config import Container, ExportConfig, ExportFormat, FitConfig
+from compressor.config.moe import MoeStem
 from compressor.data import load_data
 from compressor.data.types import Data, Split
+from compressor.deploy.runtime import Exported, Routed, Routes
+from compressor.mixture import Mixture
 from compressor.model import Model, fresh, save
+from compressor.phase import MOE
 from compressor.phases.quantize import quantized
 from compressor.routing import all_outputs, certainty
 from compressor.training import Context, fit
@@ -23,6 +28,19 @@ from compressor.training import Context, fit
 PACKED = ExportConfig(ExportFormat.PACKED, Container.INT8)
 ONNX = ExportConfig(ExportFormat.ONNX, Container.INT8)
 OPENVINO = ExportConfig(ExportFormat.OPENVINO, Container.INT8)
+BLOCKED = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+"""Makes packages absent: put `absent` in, and it before a script."""
+ALONE = BLOCKED.format(
+    absent=["torch", "hydra", "omegaconf", "safetensors", "rich", "PIL", "yaml", "filelock", "scipy"]
+)
+"""Leaves an exported model what it may use: numpy and its engine."""
 
 
 def trained(arch: Arch, context: Context, epochs: int = 8) -> Model:
@@ -99,7 +117,44 @@ def asked(kind: TaskKind) -> tuple[Data, Model]:
         return data, trained(replace(samples.compressed(), task=task), context, epochs=4)
 
 
+@cache
+def mixed(
+    kind: TaskKind = TaskKind.MULTICLASS, routing: Routing = Routing.TOP1, *, shared: bool = False
+) -> tuple[Data, Mixture]:
+    """Give trained networks as a mixture that sends images to each, and its data.
+
+    Of the three two have few bits and, unless all share a first stage, two have an exit.
+    """
+    plain = kind is TaskKind.MULTICLASS
+    data = load_data(replace(samples.DATASET, limit=400), samples.RUNTIME) if plain else asked(kind)[0]
+    stem = MoeStem.SHARED if shared else MoeStem.OWN
+    router = replace(mixtures.ROUTER, fit=replace(mixtures.FIT, epochs=15))
+    config = replace(mixtures.CONFIG, routing=routing, k=2, stem=stem, router=router)
+    with TemporaryDirectory() as folder:
+        archs = mixtures.archs(data.task, exits=not shared)
+        experts = [trained(arch, _context(data, Path(folder) / f"{i}")) for i, arch in enumerate(archs)]
+        roles = {"original": experts[0]} | {f"expert{i}": expert for i, expert in enumerate(experts)}
+        mixture = MOE.run(config, _context(data, Path(folder) / "mixture"), **roles)
+    scores = mixture.net.scores(mixture.net.enter(torch.from_numpy(data.val.images[:]))).detach().mean(dim=0)
+    mixture.follow(replace(mixture.rule, prices=tuple(scores.tolist())))  # each is preferred about equally often
+    for expert in mixture.experts:
+        leaving(expert, data.test)
+    return data, mixture
+
+
+def _context(data: Data, folder: Path) -> Context:
+    (folder / "scratch").mkdir(parents=True)
+    return Context(data, folder / "scratch", samples.RUNTIME)
+
+
 def _targets(split: Split, several: bool) -> Split:
     digit = split.targets
     columns = [digit > 4, digit % 2 == 0, digit == 8] if several else [digit]
     return Split(split.images, np.stack(columns, axis=1).astype(np.float32))
+
+
+def routes(exported: Exported | Routed, images: np.ndarray, batch: int) -> Routes:
+    """Answer images a batch at a time."""
+    assert isinstance(exported, Routed)
+    parts = [exported.predict(images[i : i + batch]) for i in range(0, len(images), batch)]
+    return Routes(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("outputs", "weights", "heads")))

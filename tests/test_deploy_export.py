@@ -17,9 +17,9 @@ from compressor.config import Arithmetic, Container, Engine, ExportConfig, Expor
 from compressor.deploy import parity as agreement
 from compressor.deploy.export import export
 from compressor.deploy.note import EXPORT, ExportNote, read_note
-from compressor.deploy.parity import TOLERANCE, DisagreementError, compare, differing
+from compressor.deploy.parity import TOLERANCE, DisagreementError, compare, differing, engines_for
 from compressor.deploy.runtime import Predictions, load_export
-from compressor.errors import ConfigError, ModelError, StoreError
+from compressor.errors import CompressorError, ConfigError, ModelError, StoreError
 from compressor.routing import route
 
 SMALLEST = ExportConfig(ExportFormat.ONNX, Container.SMALLEST)
@@ -119,10 +119,10 @@ class TestFolder:
         exported(deployed.PACKED, checkpoint, tmp_path / "made", digits)
         assert sorted(path.name for path in (tmp_path / "made").iterdir()) == [EXPORT, "model.packed"]
 
-    def test_of_a_mixture_or_of_nothing_is_refused_by_name(self, digits, tmp_path):
+    def test_of_half_a_mixture_or_of_nothing_is_refused_by_name(self, digits, tmp_path):
         (tmp_path / "mixture.json").write_text("{}")
         for folder in (tmp_path, tmp_path / "nothing"):
-            with pytest.raises(ModelError, match=str(folder)):
+            with pytest.raises(CompressorError, match=str(folder)):
                 exported(deployed.PACKED, folder, tmp_path / "made", digits)
 
 
@@ -171,17 +171,20 @@ def test_a_second_engine_that_cannot_read_the_files_is_named_with_its_reason(che
         exported(deployed.OPENVINO, checkpoint, tmp_path / "other", digits)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("kind", [TaskKind.MULTILABEL, TaskKind.REGRESSION])
-def test_other_tasks_agree_too(kind, digits, tmp_path):
+def test_other_tasks_agree_too(kind, name, tmp_path):
     data, model = deployed.asked(kind)
     folder = deployed.folder_of(model, tmp_path / "model")
-    note = export(folder, deployed.PACKED, tmp_path / "made", data.test, samples.RUNTIME)
+    note = export(folder, CONFIGS[name], tmp_path / "made", data.test, samples.RUNTIME)
     answers = 120 * model.arch.task.outputs if kind is TaskKind.MULTILABEL else 120
     assert (note.parity.answers, note.parity.allowed) == (answers, 1)
     assert note.parity.score == ("mae" if kind is TaskKind.REGRESSION else "accuracy")
     assert note.parity.tolerance == (TOLERANCE if kind is TaskKind.REGRESSION else None)
-    assert note.parity.engines[0].differing in (0, 1)
-    assert note.parity.engines[0].score == pytest.approx(note.parity.reference, abs=0.01)
+    assert {found.engine for found in note.parity.engines} == {each.value for each in engines_for(note.format)}
+    for found in note.parity.engines:
+        assert found.differing in (0, 1)
+        assert found.score == pytest.approx(note.parity.reference, abs=0.01)
 
 
 class TestCommand:

@@ -19,7 +19,7 @@ from compressor.deploy.engines import EXTRAS, READERS, package
 from compressor.deploy.export import export
 from compressor.deploy.note import EXPORT, ExitsNote, InputNote, read_note
 from compressor.deploy.rebuilt import exits_of, open_model
-from compressor.deploy.runtime import Exported, Predictions, load_export
+from compressor.deploy.runtime import Exported, load_export
 from compressor.errors import ConfigError, ModelError
 from compressor.routing import certainty, route
 
@@ -110,17 +110,6 @@ class TestExits:
         assert (found.exits == taken.numpy()).sum() >= 19
 
 
-BLOCKED = """
-import sys
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {absent!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Absent())
-"""
-ALONE = BLOCKED.format(
-    absent=["torch", "hydra", "omegaconf", "safetensors", "rich", "PIL", "yaml", "filelock", "scipy"]
-)
 ANSWER = """
 import numpy as np
 from pathlib import Path
@@ -160,7 +149,7 @@ class TestAlone:
         folder = exported_folder(config, context, tmp_path)
         images = context.data.test.images[:40]
         np.save(tmp_path / "images.npy", images)
-        ended = process("-c", ALONE + ANSWER.format(engine=str(engine)), folder=tmp_path)
+        ended = process("-c", deployed.ALONE + ANSWER.format(engine=str(engine)), folder=tmp_path)
         assert ended.returncode == 0, ended.stderr
         exits = load_export(folder, engine=engine, threads=1).predict(images).exits.tolist()
         assert json.loads(ended.stdout) == [*exits, *exits]
@@ -175,7 +164,7 @@ class TestAlone:
     def test_without_its_package_one_line_names_the_extra(self, config, engine, context, tmp_path):
         exported_folder(config, context, tmp_path)
         np.save(tmp_path / "images.npy", context.data.test.images[:40])
-        script = BLOCKED.format(absent=[str(engine)]) + ANSWER.format(engine=str(engine))
+        script = deployed.BLOCKED.format(absent=[str(engine)]) + ANSWER.format(engine=str(engine))
         ended = process("-c", script, folder=tmp_path)
         line = ended.stderr.splitlines()[-1]
         assert line.endswith(f"engine {engine} needs the package {engine}: pip install 'compressor[{EXTRAS[engine]}]'")
@@ -189,9 +178,7 @@ def packed(context, tmp_path) -> Path:
 class TestFolder:
     def test_a_packed_one_is_answered_by_torch_and_by_numpy(self, packed, context):
         images = context.data.test.images[:20]
-        answers: list[Predictions] = [
-            load_export(packed, engine).predict(images) for engine in READERS[ExportFormat.PACKED]
-        ]
+        answers = [load_export(packed, engine).predict(images) for engine in READERS[ExportFormat.PACKED]]
         np.testing.assert_allclose(answers[0].outputs, answers[1].outputs, atol=1e-3)
 
     def test_an_engine_that_does_not_read_its_format_is_refused(self, packed):

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -21,24 +21,34 @@ class Answer:
     """An image's answer.
 
     `values` are the probabilities of the classes or labels, or a regression's numbers in the target's unit; `exit` is
-    the head that the image left at: `exit 1` and so on, or `final`.
+    the head that the image left at: `exit 1` and so on, or `final`. `expert` is which of a mixture's experts answered;
+    of several, `1+0`, the weightiest is first, and `exit` names theirs in the same order.
     """
 
     file: str
     values: tuple[float, ...]
     exit: str
+    expert: str | None = None
+
+    @property
+    def way(self) -> dict[str, str]:
+        """Where the image went, by column."""
+        return {"exit": self.exit} | ({} if self.expert is None else {"expert": self.expert})
 
 
 Write = Callable[[Answer], None]
 
 
-def writer(kind: PredictFormat, out: TextIO, task: Task, files: Sequence[str]) -> Write:
-    """Write what stands above the answers, and give what writes one; `files` are all that will come."""
+def writer(kind: PredictFormat, out: TextIO, task: Task, files: Sequence[str], *, experts: int = 0) -> Write:
+    """Write what stands above the answers, and give what writes one; `files` are all that will come.
+
+    `experts` is how many of a mixture answer an image, 0 for one network.
+    """
     if kind is PredictFormat.CSV:
-        return _csv(out, task)
+        return _csv(out, task, experts)
     if kind is PredictFormat.JSON:
         return lambda answer: _line(out, json.dumps(record(answer, task), ensure_ascii=False))
-    return _table(out, task, files)
+    return _table(out, task, files, experts)
 
 
 def names_of(task: Task) -> tuple[str, ...]:
@@ -51,11 +61,11 @@ def record(answer: Answer, task: Task) -> dict[str, Any]:
     names, found = names_of(task), {"file": answer.file}
     each = dict(zip(names, map(_rounded, answer.values), strict=True))
     if task.kind is TaskKind.REGRESSION:
-        return found | {"values": each, "exit": answer.exit}
+        return found | {"values": each} | answer.way
     if task.kind is TaskKind.MULTILABEL:
-        return found | {"labels": _labels(answer, names), "probabilities": each, "exit": answer.exit}
+        return found | {"labels": _labels(answer, names), "probabilities": each} | answer.way
     best = _best(answer)
-    return found | {"class": names[best], "probability": _rounded(answer.values[best]), "exit": answer.exit}
+    return found | {"class": names[best], "probability": _rounded(answer.values[best])} | answer.way
 
 
 def _rounded(value: float) -> float:
@@ -75,43 +85,50 @@ def _line(out: TextIO, text: str) -> None:
     out.write(text + "\n")
 
 
-def _csv(out: TextIO, task: Task) -> Write:
-    """Columns: file, class, probability, exit; or a column a label or number between file and exit."""
+def _csv(out: TextIO, task: Task, experts: int) -> Write:
+    """Columns: file, class, probability, exit, expert of a mixture; or a column a label or number before exit."""
     table, several = csv.writer(out, lineterminator="\n"), task.kind in (TaskKind.REGRESSION, TaskKind.MULTILABEL)
-    table.writerow(["file", *(names_of(task) if several else ("class", "probability")), "exit"])
+    ends = ("exit", "expert") if experts else ("exit",)
+    table.writerow(["file", *(names_of(task) if several else ("class", "probability")), *ends])
 
     def write(answer: Answer) -> None:
         if several:
-            table.writerow([answer.file, *map(_rounded, answer.values), answer.exit])
+            table.writerow([answer.file, *map(_rounded, answer.values), *answer.way.values()])
         else:
             table.writerow(record(answer, task).values())
 
     return write
 
 
-def _table(out: TextIO, task: Task, files: Sequence[str]) -> Write:
+def _table(out: TextIO, task: Task, files: Sequence[str], experts: int) -> Write:
     """Columns as wide as the longest name; nothing waits for the last answer."""
     names, first = names_of(task), min(WIDEST, max(4, *map(len, files)))
-    several = task.kind in (TaskKind.REGRESSION, TaskKind.MULTILABEL)
-    second = max(5, *map(len, names))
+    second, ends = max(5, *map(len, names)), _ends(experts)
 
-    def row(file: str, *cells: str) -> None:
+    def row(file: str, cells: Sequence[str], way: Iterable[str]) -> None:
         shown = file if len(file) <= first else f"…{file[1 - first :]}"
-        if several:
-            _line(out, f"{shown:{first}}  {cells[-1]:7}  {cells[0]}".rstrip())
+        went = "  ".join(f"{cell:{width}}" for cell, width in zip(way, ends.values(), strict=True))
+        if len(cells) == 1:
+            _line(out, f"{shown:{first}}  {went}  {cells[0]}".rstrip())
         else:
-            _line(out, f"{shown:{first}}  {cells[0]:{second}}  {cells[1]:>11}  {cells[2]}")
+            _line(out, f"{shown:{first}}  {cells[0]:{second}}  {cells[1]:>11}  {went}".rstrip())
 
-    def write(answer: Answer) -> None:
-        if task.kind is TaskKind.REGRESSION:
-            row(answer.file, "  ".join(f"{n} {v:.4g}" for n, v in zip(names, answer.values, strict=True)), answer.exit)
-        elif task.kind is TaskKind.MULTILABEL:
-            found = [f"{n} {v:.3f}" for n, v in zip(names, answer.values, strict=True) if v > HALF]
-            row(answer.file, "  ".join(found) or "none", answer.exit)
-        else:
-            best = _best(answer)
-            row(answer.file, names[best], f"{answer.values[best]:.4f}", answer.exit)
+    heads = {TaskKind.REGRESSION: ("values",), TaskKind.MULTILABEL: ("labels and probabilities",)}
+    row("file", heads.get(task.kind, ("class", "probability")), ends)
+    return lambda answer: row(answer.file, _cells(answer, task, names), answer.way.values())
 
-    heads = {TaskKind.REGRESSION: ("values", "exit"), TaskKind.MULTILABEL: ("labels and probabilities", "exit")}
-    row("file", *heads.get(task.kind, ("class", "probability", "exit")))
-    return write
+
+def _ends(experts: int) -> dict[str, int]:
+    """Give the width of the column of exits, and of a mixture's experts; each holds as many as answer an image."""
+    return {"exit": 8 * experts - 1, "expert": max(6, 3 * experts - 1)} if experts else {"exit": 7}
+
+
+def _cells(answer: Answer, task: Task, names: Sequence[str]) -> tuple[str, ...]:
+    """Give what a table shows of an answer: a class and its probability, or one cell for all labels or numbers."""
+    pairs = list(zip(names, answer.values, strict=True))
+    if task.kind is TaskKind.REGRESSION:
+        return ("  ".join(f"{name} {value:.4g}" for name, value in pairs),)
+    if task.kind is TaskKind.MULTILABEL:
+        return ("  ".join(f"{name} {value:.3f}" for name, value in pairs if value > HALF) or "none",)
+    best = _best(answer)
+    return names[best], f"{answer.values[best]:.4f}"

@@ -15,7 +15,7 @@ from compressor.deploy.bench_memory import measured, peak_of
 from compressor.deploy.bench_records import COMPRESSED, ORIGINAL, SCHEMA, Benchmark, Footprint, Ratio, Timing
 from compressor.deploy.bench_stats import Cell, Runner, cycle, ratios, take_times, timing
 from compressor.deploy.note import read_note
-from compressor.folders import ARCH, WEIGHTS, disk, read_arch
+from compressor.folders import MIXTURE, WEIGHTS, disk, form_of, read_arch, read_mixture
 from compressor.pipeline import Given
 from compressor.planning import fitting, original_of
 from compressor.progress import Advance, Progress
@@ -25,12 +25,17 @@ EXPORTS = "exports"
 
 @dataclass(frozen=True)
 class Subject:
-    """A network that is timed: its name here, its step's key, its checkpoint, and its number of heads."""
+    """A network that is timed: its name here, its step's key, its checkpoint, and its heads, of a mixture by expert."""
 
     name: str
     key: str
     folder: Path
-    heads: int
+    heads: tuple[int, ...]
+
+    @property
+    def mixture(self) -> bool:
+        """Whether it is several networks."""
+        return len(self.heads) > 1
 
 
 def subjects(config: RunConfig, data: Data) -> tuple[Subject, ...]:
@@ -41,7 +46,7 @@ def subjects(config: RunConfig, data: Data) -> tuple[Subject, ...]:
     """
     assert config.checkpoint is not None, "the command needs it"
     assert config.bench is not None, "configs/bench.yaml has it"
-    source = fitting(Path(config.checkpoint), "checkpoint", data)
+    source = fitting(Path(config.checkpoint), "checkpoint", data, mixtures=True)
     original = _original_of(config, source, data)
     if original.key == source.key:
         return (_subject(ORIGINAL, source),)
@@ -51,15 +56,17 @@ def subjects(config: RunConfig, data: Data) -> tuple[Subject, ...]:
 def _original_of(config: RunConfig, source: Given, data: Data) -> Given:
     named = config.bench.original if config.bench else "auto"
     if named != "auto":
-        return fitting(Path(named), "bench.original", data)
+        return fitting(Path(named), "bench.original", data, mixtures=True)
     found = original_of(config, source, "bench.original=auto", "give bench.original=FOLDER, a model's folder")
     assert isinstance(found, Given), "what a checkpoint came from is on disk"
     return found
 
 
 def _subject(name: str, source: Given) -> Subject:
-    rule = read_arch(source.folder).exits
-    return Subject(name, source.key, source.folder, 1 + (len(rule.positions) if rule else 0))
+    mixed = form_of(source.folder) == MIXTURE
+    archs = read_mixture(source.folder).experts if mixed else (read_arch(source.folder),)
+    heads = tuple(1 + (len(arch.exits.positions) if arch.exits else 0) for arch in archs)
+    return Subject(name, source.key, source.folder, heads)
 
 
 def benchmark(run: RunConfig, data: Data, folder: Path, progress: Progress) -> Benchmark:
@@ -92,6 +99,7 @@ def benchmark(run: RunConfig, data: Data, folder: Path, progress: Progress) -> B
         timings=timings,
         ratios=compared,
         footprints=footprints,
+        experts={subject.name: subject.heads for subject in networks if subject.mixture} or None,
     )
 
 
@@ -117,7 +125,7 @@ def _footprint(network: str, engine: str, folder: Path, data: Data, config: Benc
     batch = max(config.batches)
     if ENGINES[engine].format is None:
         with disk(folder):
-            size = sum((folder / name).stat().st_size for name in (ARCH, WEIGHTS))
+            size = sum((folder / name).stat().st_size for name in (form_of(folder), WEIGHTS))
     else:
         size = read_note(folder).file_bytes
     if not (config.memory and measured()):
@@ -129,7 +137,7 @@ def _footprint(network: str, engine: str, folder: Path, data: Data, config: Benc
 def _timed(
     runners: dict[Cell, Runner], networks: Sequence[Subject], data: Data, config: BenchConfig, progress: Progress
 ) -> tuple[tuple[Timing, ...], tuple[Ratio, ...]]:
-    heads = {subject.name: subject.heads for subject in networks}
+    heads = {subject.name: sum(subject.heads) for subject in networks}
     timings: list[Timing] = []
     compared: list[Ratio] = []
     with progress("bench", 100 * len(config.batches)) as advance:

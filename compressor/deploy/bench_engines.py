@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from compressor.config.deploy import ExportFormat
 from compressor.deploy.bench_stats import Runner
 from compressor.errors import ConfigError
+from compressor.folders import MIXTURE, form_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def _lack(name: str) -> str:
 
 def ready(engine: str) -> None:
     """Import what an engine needs before it can read a network, so that its own memory is not the network's."""
-    names = ("compressor.routing",) if engine == "torch" else ("compressor.deploy.runtime", engine)
+    names = ("compressor.mixture",) if engine == "torch" else ("compressor.deploy.runtime", engine)
     for name in names:
         import_module(name)
 
@@ -61,29 +63,53 @@ def runner(folder: Path, engine: str, precision: str, threads: int) -> Runner:
     """Read a network, a checkpoint's folder for torch and an export's for the others, and give what answers images."""
     if engine == "torch":
         return _torch(folder, precision, threads)
-    from compressor.deploy.runtime import load_export
+    from compressor.deploy.runtime import Exported, load_export
 
     exported = load_export(folder, engine=engine, threads=threads, precision=precision)
-    return lambda images: exported.predict(images).exits
+    if isinstance(exported, Exported):
+        return lambda images: exported.predict(images).exits
+    counts = [len(expert.stages) for expert in exported.experts]
+    return lambda images: _left(exported.predict(images).heads, counts)
+
+
+def _left(heads: np.ndarray, counts: Sequence[int]) -> np.ndarray:
+    """Number the heads that a mixture's answers were given at, from their numbers within each expert (N, experts)."""
+    return (heads + np.cumsum([0, *counts[:-1]]))[heads >= 0]
 
 
 def _torch(folder: Path, precision: str, threads: int) -> Runner:
-    """Answer as `routing.route` does: after each exit, only the images that stay go on."""
+    """Answer as a checkpoint does: after each exit only the images that stay go on, and only chosen experts are run."""
     import torch
 
     from compressor.compute import on_threads
+
+    net, answer = (_mixture if form_of(folder) == MIXTURE else _model)(folder)
+    bf16 = precision == "bf16"
+    net.eval()
+    if bf16:
+        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def run(images: np.ndarray) -> np.ndarray:
+        with on_threads(threads), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            return answer(images)
+
+    return run
+
+
+def _model(folder: Path) -> tuple[Any, Runner]:
     from compressor.data.types import Split
     from compressor.model import load
     from compressor.routing import route
 
-    model, bf16 = load(folder), precision == "bf16"
-    model.net.eval()
-    if bf16:
-        model.net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = load(folder)
+    return model.net, lambda images: route(model, Split(images, np.empty(0)), batch=len(images))[1].numpy()
 
-    def run(images: np.ndarray) -> np.ndarray:
-        with on_threads(threads), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            _, taken = route(model, Split(images, np.empty(0)), batch=len(images))
-        return taken.numpy()
 
-    return run
+def _mixture(folder: Path) -> tuple[Any, Runner]:
+    from torch import from_numpy
+
+    from compressor.mixture import load_mixture, run
+
+    mixture = load_mixture(folder)
+    counts = [len(expert.net.cuts) for expert in mixture.experts]
+    return mixture.net, lambda images: _left(run(mixture, from_numpy(images)).heads.numpy(), counts)

@@ -1,7 +1,8 @@
 """What is written of a benchmark, as plain data: the content of bench.json."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from compressor.codec import SPARSE
 from compressor.config import BenchConfig
 from compressor.deploy.bench_machine import Machine
 from compressor.records import Value
@@ -14,7 +15,8 @@ ORIGINAL, COMPRESSED = "original", "compressed"
 class Timing:
     """What one network took, milliseconds a call. `shares` are the fractions of images that left at each head.
 
-    `images_per_second`: of the median round, as a stall of a busy machine would outweigh many rounds.
+    A mixture's heads are the first expert's, then the second's and so on; `shares` are those of all its experts'
+    answers. `images_per_second`: of the median round, as a stall of a busy machine would outweigh many rounds.
     """
 
     network: str
@@ -60,7 +62,10 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The content of bench.json. `networks` gives the key of each; `images` counts the test images that were used."""
+    """The content of bench.json. `networks` gives the key of each; `images` counts the test images that were used.
+
+    `experts`: how many heads each expert has, of networks that are mixtures.
+    """
 
     schema: int
     networks: dict[str, str]
@@ -73,3 +78,4 @@ class Benchmark:
     timings: tuple[Timing, ...]
     ratios: tuple[Ratio, ...]
     footprints: tuple[Footprint, ...]
+    experts: dict[str, tuple[int, ...]] | None = field(default=None, metadata={SPARSE: True})

@@ -1,6 +1,7 @@
 """What runs one exported stage: onnxruntime, OpenVINO or numpy. Each is imported only when it is asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module, metadata
 from pathlib import Path
@@ -60,15 +61,28 @@ def open_stage(engine: Engine, path: Path, threads: int, precision: str) -> Stag
 
     Raises:
         ConfigError: the engine is not installed, or has no such precision.
-        ModelError: the engine cannot read the file.
+        ModelError: the engine cannot read the file; the stage raises it where the engine cannot run it.
     """
     if precision not in PRECISIONS[engine]:
         raise ConfigError(f"precision {precision}: {engine} computes in {' or '.join(PRECISIONS[engine])}")
     module = package(engine)
+    with _named(engine, path):
+        opened = (
+            _openvino(path, threads, precision) if engine is Engine.OPENVINO else _onnxruntime(module, path, threads)
+        )
+
+    def run(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        with _named(engine, path):
+            return opened(values)
+
+    return run
+
+
+@contextmanager
+def _named(engine: Engine, path: Path) -> Iterator[None]:
+    """Turn what an engine says against a file into one line that names both."""
     try:
-        if engine is Engine.OPENVINO:
-            return _openvino(path, threads, precision)
-        return _onnxruntime(module, path, threads)
+        yield
     except Exception as error:  # noqa: BLE001 - engines raise classes of their own
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path}: {engine} {version_of(engine)} cannot run it ({reason})") from None
@@ -115,7 +129,12 @@ def _openvino(path: Path, threads: int, precision: str) -> Stage:
     names = [next(iter(port.get_names())) for port in compiled.outputs]
     ports = [names.index(name) for name in _ordered(names)]
 
+    source = compiled.inputs[0]
+    kind, shape = source.get_element_type().to_dtype(), [size.to_string() for size in source.get_partial_shape()][1:]
+
     def run(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        if values.dtype != kind or list(map(str, values.shape[1:])) != shape:  # it would read beyond their end
+            raise ValueError(f"it reads {kind} [N, {', '.join(shape)}], not {values.dtype} {list(values.shape)}")
         request.infer({0: values})
         out, *features = (np.array(request.get_output_tensor(port).data) for port in ports)
         return out, features[0] if features else None

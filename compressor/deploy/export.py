@@ -4,7 +4,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -13,60 +12,59 @@ from compressor.config import RuntimeConfig
 from compressor.config.deploy import Arithmetic, ExportConfig, ExportFormat
 from compressor.cost import size_bits
 from compressor.data.types import Split
-from compressor.deploy import nodes
 from compressor.deploy.engines import version_of
-from compressor.deploy.graph import Graph, stages_of
-from compressor.deploy.note import EXPORT, SCHEMA, ExportNote, InputNote, Parity, SourceNote, StageNote
-from compressor.deploy.packed import write_packed
-from compressor.deploy.packing import packed_of
+from compressor.deploy.note import EXPORT, SCHEMA, ExportNote, MixtureNote, Parity, PartNote, SourceNote
 from compressor.deploy.parity import DisagreementError, Files, engines_for, measure_parity
-from compressor.deploy.rebuilt import exits_of
+from compressor.deploy.rebuilt import input_of
+from compressor.deploy.writing import WRITERS, Target, write
 from compressor.errors import ConfigError, StoreError
-from compressor.folders import disk, write_json
+from compressor.folders import MIXTURE, disk, form_of, write_json
+from compressor.mixture import Mixture, costs, load_mixture
 from compressor.model import Model, load
 from compressor.pipeline import Given, given
 from compressor.progress import Progress, silent
 
-WRITERS = {
-    ExportFormat.ONNX: ("onnx", "onnx", "compressor.deploy.onnx_writer"),
-    ExportFormat.OPENVINO: ("openvino", "openvino", "compressor.deploy.openvino_writer"),
-}
-"""The package that writes a format, the extra that brings it, and the module."""
-
 
 def export(source: Given | Path, config: ExportConfig, folder: Path, test: Split, runtime: RuntimeConfig,
            progress: Progress = silent) -> ExportNote:  # fmt: skip
-    """Write a model's files into a new folder, which appears whole once they agree with PyTorch on every test image.
+    """Write a model's or mixture's files into a new folder, whole once they agree with PyTorch on every test image.
 
     Raises:
-        ConfigError: a package is missing, or the folder holds no single model.
+        ConfigError: a package is missing, or the folder holds neither.
         ModelError: the files disagree with PyTorch more often than allowed.
         StoreError: the folder exists, or cannot be written.
     """
     require(config.format)
-    found = given(source) if isinstance(source, Path) else source
-    model = load(found.folder)
+    found = given(source, mixtures=True) if isinstance(source, Path) else source
+    model = load_mixture(found.folder) if form_of(found.folder) == MIXTURE else load(found.folder)
     with _draft(folder) as draft:
         files, arithmetic, parity = _agreeing(model, config, draft, test, runtime, progress)
-        written = sorted(draft.iterdir())
-        note = ExportNote(
-            schema=SCHEMA,
-            format=config.format,
-            container=config.container if config.format is ExportFormat.ONNX else None,
-            source=SourceNote(found.key, found.model),
-            input=files.input,
-            task=model.arch.task,
-            exits=files.exits,
-            stages=files.stages,
-            files={path.name: digest_file(path) for path in written},
-            file_bytes=sum(path.stat().st_size for path in written),
-            size_bits=size_bits(model),
-            parity=parity,
-            versions=_versions(config.format),
-            arithmetic=arithmetic,
-        )
+        note = _note(found, model, config, files, arithmetic, parity)
         write_json(draft / EXPORT, note)
     return note
+
+
+def _note(source: Given, model: Model | Mixture, config: ExportConfig, files: Files, arithmetic: Arithmetic | None,
+          parity: Parity) -> ExportNote:  # fmt: skip
+    written = sorted(files.folder.iterdir())
+    alone = files.content if isinstance(files.content, PartNote) else PartNote((), None)
+    return ExportNote(
+        schema=SCHEMA,
+        format=config.format,
+        container=config.container if config.format is ExportFormat.ONNX else None,
+        source=SourceNote(source.key, source.model),
+        input=files.input,
+        task=_first(model).arch.task,
+        exits=alone.exits,
+        stages=alone.stages,
+        files={path.name: digest_file(path) for path in written},
+        file_bytes=sum(path.stat().st_size for path in written),
+        size_bits=costs(model).size_bits if isinstance(model, Mixture) else size_bits(model),
+        parity=parity,
+        versions=_versions(config.format),
+        arithmetic=arithmetic,
+        mixture=files.content if isinstance(files.content, MixtureNote) else None,
+    )
 
 
 def require(kind: ExportFormat) -> None:
@@ -100,15 +98,13 @@ def _draft(folder: Path) -> Iterator[Path]:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def _agreeing(model: Model, config: ExportConfig, folder: Path, test: Split, runtime: RuntimeConfig,
+def _agreeing(model: Model | Mixture, config: ExportConfig, folder: Path, test: Split, runtime: RuntimeConfig,
               progress: Progress) -> tuple[Files, Arithmetic | None, Parity]:  # fmt: skip
     """Write the files, in the fastest of the allowed arithmetics with which they agree with PyTorch."""
-    shape = model.arch.input
-    reads = InputNote(shape.channels, shape.size, shape.resize)
+    reads = input_of(_first(model).arch)
     *others, last = _arithmetics(config)
     for arithmetic in (*others, last):
-        stages = _write(model, config, arithmetic, folder)
-        files = Files(config.format, folder, stages, reads, exits_of(model))
+        files = Files(config.format, folder, reads, write(model, Target(config, arithmetic, folder)))
         try:
             return files, arithmetic, measure_parity(model, files, test, config.differing, runtime, progress)
         except DisagreementError:
@@ -117,35 +113,16 @@ def _agreeing(model: Model, config: ExportConfig, folder: Path, test: Split, run
     raise AssertionError("the last arithmetic agrees or raises")
 
 
+def _first(model: Model | Mixture) -> Model:
+    """Give a model that reads and answers what the whole does."""
+    return model.experts[0] if isinstance(model, Mixture) else model
+
+
 def _arithmetics(config: ExportConfig) -> tuple[Arithmetic | None, ...]:
     if config.format is not ExportFormat.ONNX:
         return (None,)
     auto = config.arithmetic is Arithmetic.AUTO
     return (Arithmetic.FUSED, Arithmetic.EXACT) if auto else (config.arithmetic,)
-
-
-def _write(model: Model, config: ExportConfig, arithmetic: Arithmetic | None, folder: Path) -> tuple[StageNote, ...]:
-    if config.format is ExportFormat.PACKED:
-        write_packed(packed_of(model), folder / "model.packed")
-        return (StageNote("model.packed", (nodes.IMAGES,), (nodes.OUTPUT,)),)
-    return tuple(_stage(_distinct(graph), i, config, arithmetic, folder) for i, graph in enumerate(stages_of(model)))
-
-
-def _distinct(graph: Graph) -> Graph:
-    """Rename the features that a stage gives where it reads features too: in ONNX, names are given once."""
-    outputs = {f"{name}.next" if name in graph.inputs else name: value for name, value in graph.outputs.items()}
-    return replace(graph, outputs=outputs)
-
-
-def _stage(graph: Graph, i: int, config: ExportConfig, arithmetic: Arithmetic | None, folder: Path) -> StageNote:
-    writer = import_module(WRITERS[config.format][2])
-    name = f"stage-{i}.xml" if config.format is ExportFormat.OPENVINO else f"stage-{i}.onnx"
-    if arithmetic is None:
-        writer.write_openvino(graph, folder / name)
-    else:
-        kinds = (nodes.Container(config.container), nodes.Arithmetic(arithmetic))
-        writer.write_onnx(graph, folder / name, *kinds)
-    return StageNote(name, tuple(graph.inputs), tuple(graph.outputs))
 
 
 def _versions(kind: ExportFormat) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a trained model computes, as one graph for each stage between its exits; only `stages_of` imports torch."""
+"""What a trained model computes, as one graph for each stage between its exits; only making one imports torch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FEATURES", "IMAGES", "OUTPUT", "Add", "Arithmetic", "Average", "Container", "Graph", "Grid", "Kind", "Layer",
-    "MaxPool", "Node", "Normalise", "Pick", "Relu", "Round", "Value", "run_reference", "stages_of",
+    "MaxPool", "Node", "Normalise", "Pick", "Relu", "Round", "Value", "halves_of", "run_reference", "stages_of",
 ]  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def stages_of(model: Model) -> tuple[Graph, ...]:
     stages, stream = [], Value((arch.input.channels, arch.input.size, arch.input.size))
     for i in range(len(net.cuts)):
         trace = _Trace(FEATURES if i else IMAGES, stream)
-        last = _segment(trace, net, i)
+        last = _stretch(trace, net, net.cuts[i - 1] if i else 0, net.cuts[i])
         if i < len(net.exits):
             head = _exit_head(trace, f"exits.{i}", cast("ExitHead", net.exits[str(i)]), last)
             outputs = {OUTPUT: head, FEATURES: last}
@@ -58,6 +58,21 @@ def stages_of(model: Model) -> tuple[Graph, ...]:
         stages.append(Graph((FEATURES if i else IMAGES,), outputs, tuple(trace.nodes), trace.values))
         stream = trace.values[last]
     return tuple(stages)
+
+
+def halves_of(model: Model) -> tuple[Graph, Graph]:
+    """Give the graphs of a model's first stage of blocks, with all before it, and of what follows; exits are left out.
+
+    The first gives FEATURES alone, which the second reads.
+    """
+    arch, net = model.arch, model.net
+    cut, count = len(arch.stages[0].blocks), len(net.blocks)
+    trace = _Trace(IMAGES, Value((arch.input.channels, arch.input.size, arch.input.size)))
+    last = _stretch(trace, net, 0, cut)
+    first = Graph((IMAGES,), {FEATURES: last}, tuple(trace.nodes), trace.values)
+    trace = _Trace(FEATURES, trace.values[last])
+    output = _score_head(trace, net.head, _tail(trace, net, _stretch(trace, net, cut, count)))
+    return first, Graph((FEATURES,), {OUTPUT: output}, tuple(trace.nodes), trace.values)
 
 
 class _Trace:
@@ -110,16 +125,15 @@ class _Trace:
         return self.add(Pick((source,), name, channels, shortcut.stride), (len(channels), side, side), value.grid)
 
 
-def _segment(trace: _Trace, net: Network, i: int) -> str:
-    """Add what lies between the heads i - 1 and i."""
+def _stretch(trace: _Trace, net: Network, start: int, end: int) -> str:
+    """Add the blocks from `start` to before `end`, and what lies before the first of all."""
     blocks = [(name, cast("BlockNet", block)) for name, block in net.blocks.items()]
-    if i == 0:
+    if start == 0:
         value = _entry(trace, net)
     else:
-        before = blocks[net.cuts[i - 1] - 1][1].act
+        before = blocks[start - 1][1].act
         value = trace.act("entry", before, FEATURES) if before.bits != FLOAT else FEATURES
-    start = net.cuts[i - 1] if i else 0
-    for name, block in blocks[start : net.cuts[i]]:
+    for name, block in blocks[start:end]:
         value = _block(trace, f"blocks.{name}", block, value)
     return value
 

@@ -161,8 +161,9 @@ Node = Normalise | Layer | Add | Relu | Round | MaxPool | Average | Pick
 class Graph:
     """One stage: nodes in the order they run.
 
-    `inputs` names what is read; `outputs` maps what is given (OUTPUT, and FEATURES unless the stage is the last) to
-    the value that holds it. `values` describes every value by name, inputs included.
+    `inputs` names what is read; `outputs` maps what is given (OUTPUT, and FEATURES unless the stage is the last;
+    FEATURES alone where networks share a first stage) to the value that holds it. `values` describes every value by
+    name, inputs included.
     """
 
     inputs: tuple[str, ...]

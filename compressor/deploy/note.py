@@ -1,17 +1,19 @@
 """What an export folder says of itself: export.json, read without torch. The files beside it are named by digest."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from compressor.arch import Criterion, Task
-from compressor.codec import decode, digest_file, read_json
+from compressor.arch import Criterion, Rule, Task
+from compressor.arch.mixtures import check_rule
+from compressor.codec import SPARSE, decode, digest_file, read_json
 from compressor.config.deploy import Arithmetic, Container, ExportFormat
 from compressor.errors import CompressorError, ModelError
 
 EXPORT = "export.json"
 SCHEMA = 1
-FILE = re.compile(r"stage-\d+\.(onnx|xml|bin)|model\.packed")
+FILE = re.compile(r"((expert-\d+-)?stage-\d+|first|router)\.(onnx|xml|bin)|(model|router|expert-\d+)\.packed")
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,35 @@ class StageNote:
 
 
 @dataclass(frozen=True)
+class PartNote:
+    """One network: its stages, a head each (a packed file is one for all), and when images leave early."""
+
+    stages: tuple[StageNote, ...]
+    exits: ExitsNote | None
+
+
+@dataclass(frozen=True)
+class MixtureNote:
+    """Several networks and who answers what. `rule` is that of the mixture's own folder.
+
+    `first` reads the images and gives features, which router and experts read; null where they share no first stage,
+    and in packed files, where the router's file holds it for all.
+    """
+
+    rule: Rule
+    first: StageNote | None
+    router: StageNote
+    experts: tuple[PartNote, ...]
+
+
+@dataclass(frozen=True)
 class EngineParity:
     """How one engine agreed with PyTorch over the whole test set.
 
     `differing` answers differ, `moved` images left at another exit, `largest` is the largest difference of an output
     among images that left at the same exit; `score` is what the engine reached. `refused` says why an engine that is
-    installed could not read the files; the numbers are then null.
+    installed could not read the files; the numbers are then null. `rerouted`, of mixtures alone: images that other
+    experts answered; `moved` counts the others.
     """
 
     engine: str
@@ -64,6 +89,7 @@ class EngineParity:
     largest: float | None
     score: float | None
     refused: str | None = None
+    rerouted: int | None = field(default=None, metadata={SPARSE: True})
 
 
 @dataclass(frozen=True)
@@ -87,7 +113,7 @@ class Parity:
 class ExportNote:
     """The content of export.json. `files` are digests by name, `file_bytes` their sum on disk.
 
-    `container` and `arithmetic` are of ONNX alone.
+    `container` and `arithmetic` are of ONNX alone. A mixture has no `stages` and no `exits` of its own, but `mixture`.
     """
 
     schema: int
@@ -104,6 +130,12 @@ class ExportNote:
     parity: Parity
     versions: dict[str, str]
     arithmetic: Arithmetic | None = None
+    mixture: MixtureNote | None = field(default=None, metadata={SPARSE: True})
+
+    @property
+    def content(self) -> PartNote | MixtureNote:
+        """What the files hold."""
+        return self.mixture or PartNote(self.stages, self.exits)
 
 
 def read_note(folder: Path) -> ExportNote:
@@ -132,11 +164,35 @@ def read_note(folder: Path) -> ExportNote:
 def _check(note: ExportNote, path: Path) -> None:
     if bad := [name for name in note.files if not FILE.fullmatch(name)]:
         raise ModelError(f"{path}: names the file {bad[0]!r}; an export's files are like stage-0.onnx")
-    if not note.stages or any(stage.file not in note.files for stage in note.stages):
+    parts = note.mixture.experts if note.mixture else (PartNote(note.stages, note.exits),)
+    if not all(part.stages for part in parts) or any(stage.file not in note.files for stage in _stages(note)):
         raise ModelError(f"{path}: has a stage without a file; export the model again")
-    heads = 1 if note.exits is None else len(note.exits.thresholds) + 1
-    if note.format is not ExportFormat.PACKED and heads != len(note.stages):
-        raise ModelError(f"{path}: has {len(note.stages)} stages for {heads} heads; export the model again")
+    for part in parts:
+        heads = 1 if part.exits is None else len(part.exits.thresholds) + 1
+        if note.format is not ExportFormat.PACKED and heads != len(part.stages):
+            raise ModelError(f"{path}: has {len(part.stages)} stages for {heads} heads; export the model again")
+    if note.mixture:
+        _check_mixture(note.mixture, note.format, path)
+
+
+def _stages(note: ExportNote) -> Iterator[StageNote]:
+    yield from note.stages
+    if mixture := note.mixture:
+        yield from (mixture.first, mixture.router) if mixture.first else (mixture.router,)
+        for part in mixture.experts:
+            yield from part.stages
+
+
+def _check_mixture(mixture: MixtureNote, kind: ExportFormat, path: Path) -> None:
+    try:
+        check_rule(mixture.rule, len(mixture.experts))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}; export the model again") from None
+    apart = mixture.rule.shared and kind is not ExportFormat.PACKED
+    if apart != (mixture.first is not None):
+        raise ModelError(
+            f"{path}: has {'no' if apart else 'a'} first stage that its rule says otherwise of; export again"
+        )
 
 
 def _verify(path: Path, wanted: str) -> None:

@@ -9,7 +9,8 @@ exits' thresholds. Batch normalisation is folded: a convolution's outputs are in
 import json
 import math
 import zlib
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,33 +116,38 @@ def _without_bits(arch: Arch, layers: set[str]) -> dict[str, Any]:
     return data
 
 
-def read_packed(path: Path) -> Packed:
+def read_packed(path: Path, lent: Packed | None = None) -> Packed:
     """Read the file; integers, scales and biases are those that were written, bit for bit.
+
+    `lent` has layers, activations and maps that the network shares with another, whose file alone holds them.
 
     Raises:
         ModelError: the file is missing, cut, changed, hostile, or of another format.
     """
     try:
-        return _read(path)
+        return _read(path, lent)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: is missing, cut or not a packed file ({error})") from None
     except CompressorError as error:
         raise ModelError(f"{path}: {error}") from None
 
 
-def _read(path: Path) -> Packed:
+def _read(path: Path, lent: Packed | None) -> Packed:
     tensors = _tensors(path)
     header = decode(Header, _json(tensors["header"]), "header")
     floats, weights, widths = (_Reader(tensors[name], name) for name in ("floats", "weights", "widths"))
     layers = {note.name: _layer(note, floats, weights, widths) for note in header.layers}
-    arch = _arch(header, layers)
+    arch = _arch(header, layers, lent.layers.keys() if lent else set())
     acts = dict(zip(header.acts, floats.take(len(header.acts)).tolist(), strict=True))
     thresholds = floats.take(len(exit_blocks(arch)), infinite=True)
     for reader in (floats, weights, widths):
         reader.end()
     if unknown := sorted(acts.keys() - tensor_names(arch)):
         raise ModelError(f"names the activation {unknown[0]!r}, which its network does not have")
-    return Packed(arch, layers, acts, header.maps, thresholds)
+    found = Packed(arch, layers, acts, header.maps, thresholds)
+    if lent is None:
+        return found
+    return replace(found, layers=lent.layers | layers, acts=lent.acts | acts, maps=lent.maps | header.maps)
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
@@ -204,12 +210,12 @@ def _layer(note: LayerNote, floats: _Reader, weights: _Reader, widths: _Reader) 
     return PackedLayer(integers, each_bits, floats.take(channels), floats.take(channels))
 
 
-def _arch(header: Header, layers: dict[str, PackedLayer]) -> Arch:
+def _arch(header: Header, layers: dict[str, PackedLayer], lent: Set[str]) -> Arch:
     explicit = (header.arch.get("quantization") or {}).get("weights") or []
     for entry in explicit if isinstance(explicit, list) else []:
         if isinstance(entry, dict) and not entry.get("bits") and (layer := layers.get(str(entry.get("layer")))):
             entry["bits"] = list(layer.bits)
     arch = check(decode(Arch, header.arch, "arch"))
-    if len(layers) != len(header.layers) or layers.keys() != layer_names(arch):
+    if len(layers) != len(header.layers) or layers.keys() != layer_names(arch) - lent:
         raise ModelError("its layers are not those of its network")
     return arch

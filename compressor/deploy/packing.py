@@ -1,19 +1,26 @@
 """Between a trainable model and the packed file: folded on the way out, rebuilt with norms that scale and shift."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from compressor.arch import FLOAT
+from compressor.arch import FLOAT, MixtureArch, check_mixture
 from compressor.deploy.folding import picked
 from compressor.deploy.graph import stages_of
 from compressor.deploy.nodes import Layer
+from compressor.deploy.note import MixtureNote
 from compressor.deploy.packed import Packed, PackedLayer, read_packed
 from compressor.errors import ModelError
 from compressor.layers import Act, PadShortcut
+from compressor.mixture.types import FIRST, Mixture, assemble
 from compressor.model import Model, fresh
+
+T = TypeVar("T")
 
 
 def packed_of(model: Model) -> Packed:
@@ -34,13 +41,44 @@ def _layer(node: Layer, model: Model) -> PackedLayer:
     return PackedLayer(node.weight, bits, node.scale, node.bias)
 
 
-def rebuilt(path: Path) -> Model:
-    """Read a packed file as a model of torch, whose outputs are the original's but for the last bits.
+def packed_parts(mixture: Mixture) -> tuple[Packed, ...]:
+    """Give what the packed files of a mixture's networks hold, the router's first, which alone has what all share."""
+    router, *experts = map(packed_of, (mixture.router, *mixture.experts))
+    return (router, *(_of_first(each, wanted=False) if mixture.rule.shared else each for each in experts))
+
+
+def _of_first(packed: Packed, *, wanted: bool) -> Packed:
+    """Keep what lies in the first stage, which networks of a mixture may share, or else what does not."""
+
+    def kept(named: Mapping[str, T]) -> dict[str, T]:
+        return {name: value for name, value in named.items() if f"{name}.".startswith(FIRST) is wanted}
+
+    return replace(packed, layers=kept(packed.layers), acts=kept(packed.acts), maps=kept(packed.maps))
+
+
+def rebuilt_mixture(folder: Path, note: MixtureNote) -> Mixture:
+    """Read the packed files of a mixture.
+
+    Raises:
+        ModelError: a file is damaged, or they do not belong together.
+    """
+    path = folder / note.router.file
+    lent = _of_first(read_packed(path), wanted=True) if note.rule.shared else None
+    router, experts = rebuilt(path), tuple(rebuilt(folder / part.stages[0].file, lent) for part in note.experts)
+    try:
+        check_mixture(MixtureArch(note.rule, router.arch, tuple(expert.arch for expert in experts)))
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from None
+    return assemble(note.rule, router, experts)
+
+
+def rebuilt(path: Path, lent: Packed | None = None) -> Model:
+    """Read a packed file, as `read_packed` does, as a model of torch; its outputs differ in the last bits at most.
 
     Raises:
         ModelError: the file is damaged, or its tensors do not fit its network.
     """
-    packed = read_packed(path)
+    packed = read_packed(path, lent)
     try:
         return _model(packed)
     except (KeyError, RuntimeError) as error:

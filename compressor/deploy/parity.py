@@ -1,7 +1,7 @@
 """Whether exported files answer as PyTorch does, over the whole test set, on every engine here that reads them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,13 @@ from compressor.config import RuntimeConfig
 from compressor.config.deploy import Engine, ExportFormat
 from compressor.cost import paths
 from compressor.data.types import Split
-from compressor.deploy.engines import EXTRAS, READERS, installed, open_stage, version_of
-from compressor.deploy.note import EngineParity, ExitsNote, InputNote, Parity, StageNote
-from compressor.deploy.packing import rebuilt
-from compressor.deploy.rebuilt import open_model
-from compressor.deploy.runtime import Exported, Predictions
+from compressor.deploy.engines import EXTRAS, READERS, Stage, installed, open_stage, version_of
+from compressor.deploy.note import EngineParity, InputNote, MixtureNote, Parity, PartNote, StageNote
+from compressor.deploy.rebuilt import open_packed
+from compressor.deploy.runtime import NOT_RUN, Exported, Predictions, Routed, Routes, assembled
 from compressor.errors import ConfigError, ModelError
+from compressor.mixture import Mixture, answer
+from compressor.mixture.measuring import worst_macs
 from compressor.model import Model
 from compressor.progress import Progress
 from compressor.quality import per_image
@@ -34,20 +35,22 @@ class DisagreementError(ModelError):
 
 @dataclass(frozen=True)
 class Files:
-    """Exported files before they are an export: their format, folder and stages, and what the runtime must know."""
+    """Exported files before they are an export: their format and folder, what they read, and what they hold."""
 
     format: ExportFormat
     folder: Path
-    stages: tuple[StageNote, ...]
     input: InputNote
-    exits: ExitsNote | None
+    content: PartNote | MixtureNote
 
-    def open(self, engine: Engine, task: Task, count: int) -> Exported:
+    def open(self, engine: Engine, task: Task, count: int) -> Exported | Routed:
         """Make them ready to answer on `count` threads, as `runtime.load_export` does."""
         if self.format is ExportFormat.PACKED:
-            return open_model(rebuilt(self.folder / self.stages[0].file), engine, count)
-        stages = tuple(open_stage(engine, self.folder / stage.file, count, "fp32") for stage in self.stages)
-        return Exported(self.input, task, self.exits, stages)
+            return open_packed(self.folder, self.content, engine, count)
+
+        def opened(stage: StageNote) -> Stage:
+            return open_stage(engine, self.folder / stage.file, count, "fp32")
+
+        return assembled(self.input, task, self.content, opened)
 
 
 def engines_for(kind: ExportFormat) -> tuple[Engine, ...]:
@@ -62,42 +65,51 @@ def engines_for(kind: ExportFormat) -> tuple[Engine, ...]:
     raise ConfigError(f"export.format={kind} needs the package {readers[0]}: pip install 'compressor[{extra}]'")
 
 
-def measure_parity(model: Model, files: Files, test: Split, share: float, runtime: RuntimeConfig, progress: Progress
-                   ) -> Parity:  # fmt: skip
+def measure_parity(model: Model | Mixture, files: Files, test: Split, share: float, runtime: RuntimeConfig,
+                   progress: Progress) -> Parity:  # fmt: skip
     """Answer every test image with PyTorch and with the files on each engine, and count what differs.
 
     A `share` of the answers may differ, and always one.
 
     Raises:
         DisagreementError: answers differ more often than allowed.
-        ModelError: the format's own engine cannot read the files.
+        ModelError: the format's own engine cannot run the files.
     """
-    engines, task = engines_for(files.format), model.arch.task
-    with threads(runtime, paths(model)[-1].macs) as count:
-        outputs, taken = route(model, test)
-        want = Predictions(outputs.numpy(), taken.numpy())
+    mixed = isinstance(model, Mixture)
+    engines, task = engines_for(files.format), model.task if mixed else model.arch.task
+    with threads(runtime, worst_macs(model) if mixed else paths(model)[-1].macs) as count:
+        want = _wanted(model, test)
         found = []
         for engine in engines:
             try:
-                exported = files.open(engine, task, count)
+                got = _answered(files.open(engine, task, count), test, f"{engine}", progress)
             except ModelError as error:
                 if engine is engines[0]:
                     raise
                 reason = str(error).removeprefix(f"{files.folder}/")
                 found.append(EngineParity(engine, version_of(engine), None, None, None, None, refused=reason))
                 continue
-            got = _answered(exported, test, f"{engine}", progress)
             found.append(compare(engine, want, got, test, task))
     return _judged(found, want, test, task, share)
 
 
-def _answered(exported: Exported, test: Split, title: str, progress: Progress) -> Predictions:
+def _wanted(model: Model | Mixture, test: Split) -> Predictions | Routes:
+    """Answer every test image with PyTorch."""
+    if isinstance(model, Mixture):
+        found = answer(model, test)
+        return Routes(found.outputs.numpy(), found.weights.numpy(), found.heads.numpy())
+    outputs, taken = route(model, test)
+    return Predictions(outputs.numpy(), taken.numpy())
+
+
+def _answered(exported: Exported | Routed, test: Split, title: str, progress: Progress) -> Predictions | Routes:
     parts = []
     with progress(title, len(test)) as advance:
         for images in _chunks(test):
             parts.append(exported.predict(images))
             advance(len(images), "")
-    return Predictions(np.concatenate([p.outputs for p in parts]), np.concatenate([p.exits for p in parts]))
+    names = [field.name for field in fields(parts[0])]
+    return type(parts[0])(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def _chunks(test: Split) -> Iterator[np.ndarray]:
@@ -105,17 +117,21 @@ def _chunks(test: Split) -> Iterator[np.ndarray]:
         yield np.array(test.images[first : first + BATCH])
 
 
-def compare(engine: Engine, want: Predictions, got: Predictions, test: Split, task: Task) -> EngineParity:
+def compare(engine: Engine, want: Predictions | Routes, got: Predictions | Routes, test: Split, task: Task
+            ) -> EngineParity:  # fmt: skip
     """Count the answers of an engine that are not PyTorch's."""
-    same = want.exits == got.exits
+    ways = [each.heads if isinstance(each, Routes) else each.exits[:, None] for each in (want, got)]
+    other = ((ways[0] == NOT_RUN) != (ways[1] == NOT_RUN)).any(axis=1)
+    same = (ways[0] == ways[1]).all(axis=1)
     gaps = np.abs(want.outputs - got.outputs)
     return EngineParity(
         engine=engine,
         version=version_of(engine),
         differing=differing(want.outputs, got.outputs, task),
-        moved=int((~same).sum()),
+        moved=int((~same & ~other).sum()),
         largest=float(gaps[same].max()) if same.any() else 0.0,
         score=_score(got, test, task),
+        rerouted=int(other.sum()) if isinstance(want, Routes) else None,
     )
 
 
@@ -128,13 +144,13 @@ def differing(want: np.ndarray, got: np.ndarray, task: Task) -> int:
     return int((want.argmax(axis=1) != got.argmax(axis=1)).sum())
 
 
-def _score(answers: Predictions, test: Split, task: Task) -> float:
+def _score(answers: Predictions | Routes, test: Split, task: Task) -> float:
     targets = torch.from_numpy(np.array(test.targets))
     value = float(per_image(torch.from_numpy(answers.outputs), targets, task).double().mean())
     return -value if task.kind is TaskKind.REGRESSION else value
 
 
-def _judged(engines: list[EngineParity], want: Predictions, test: Split, task: Task, share: float) -> Parity:
+def _judged(engines: list[EngineParity], want: Predictions | Routes, test: Split, task: Task, share: float) -> Parity:
     answers = want.outputs.size if task.kind is TaskKind.MULTILABEL else len(test)
     regression = task.kind is TaskKind.REGRESSION
     allowed = max(1, int(share * answers))

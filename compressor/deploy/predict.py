@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
@@ -10,15 +10,16 @@ from typing import TextIO
 
 import numpy as np
 
-from compressor.arch import TaskKind
+from compressor.arch import Routing, Task, TaskKind
 from compressor.config.deploy import Engine, PredictConfig, PredictFormat
 from compressor.data.imagefolder import images_below
 from compressor.data.images import ImageFile, printable, read_files
 from compressor.deploy.answers import Answer, writer
 from compressor.deploy.note import EXPORT
-from compressor.deploy.runtime import Exported, load_export, sigmoid, softmax
+from compressor.deploy.probabilities import sigmoid, softmax
+from compressor.deploy.runtime import Exported, Predictions, Routed, Routes, load_export
 from compressor.errors import ConfigError, DataError, UnfinishedError
-from compressor.folders import ARCH, disk
+from compressor.folders import ARCH, MIXTURE, disk
 from compressor.pipeline import given
 from compressor.progress import Progress
 
@@ -38,7 +39,7 @@ def predict(model: str, source: str, config: PredictConfig, threads: int, progre
     files = find_images(source)
     unreadable = 0
     with _output(config.output) as out:
-        write = writer(_format(config, out), out, exported.task, files)
+        write = writer(_format(config, out), out, exported.task, files, experts=_asked(exported))
         with progress("predict", len(files)) as advance:
             for answers, bad in answered(exported, files, config.batch):
                 for answer in answers:
@@ -53,22 +54,32 @@ def predict(model: str, source: str, config: PredictConfig, threads: int, progre
         )
 
 
-def open_model(folder: Path, engine: Engine, threads: int) -> Exported:
+def open_model(folder: Path, engine: Engine, threads: int) -> Exported | Routed:
     """Make an export folder, or a phase's folder, ready to answer."""
     with disk(folder):
-        export, checkpoint = ((folder / name).is_file() for name in (EXPORT, ARCH))
-        mixture = (folder / "mixture.json").exists()
+        export, checkpoint, mixture = ((folder / name).is_file() for name in (EXPORT, ARCH, MIXTURE))
     if export:
         return load_export(folder, engine, threads)
     if not (checkpoint or mixture):
         raise ConfigError(f"model={folder}: holds no {EXPORT} and no {ARCH}; give an export's folder or a phase's")
-    found = given(folder)
+    found = given(folder, mixtures=True)
     if engine not in (Engine.AUTO, Engine.TORCH, Engine.NUMPY):
         raise ConfigError(f"predict.engine={engine}: runs exported files, {folder} is a checkpoint; give auto or torch")
     from compressor.deploy import rebuilt
+    from compressor.mixture import load_mixture
     from compressor.model import load
 
+    if mixture:
+        return rebuilt.open_mixture(load_mixture(found.folder), engine, threads)
     return rebuilt.open_model(load(found.folder), engine, threads)
+
+
+def _asked(exported: Exported | Routed) -> int:
+    """Count the experts that answer an image; 0 for one network."""
+    if isinstance(exported, Exported):
+        return 0
+    rule = exported.rule
+    return {Routing.SOFT: len(exported.experts), Routing.TOPK: rule.k}.get(rule.routing, 1)
 
 
 def find_images(source: str) -> list[str]:
@@ -88,7 +99,9 @@ def find_images(source: str) -> list[str]:
     return found
 
 
-def answered(exported: Exported, files: Sequence[str], batch: int) -> Iterator[tuple[list[Answer], tuple[str, ...]]]:
+def answered(
+    exported: Exported | Routed, files: Sequence[str], batch: int
+) -> Iterator[tuple[list[Answer], tuple[str, ...]]]:
     """Answer files a few at a time; give answers in their order, and what could not be read, with the reason."""
     shape = exported.input
     listed = [ImageFile("", file, file, i) for i, file in enumerate(files)]
@@ -96,25 +109,37 @@ def answered(exported: Exported, files: Sequence[str], batch: int) -> Iterator[t
         answers = []
         for first in range(0, len(chunk.images), batch):
             found = exported.predict(chunk.images[first : first + batch])
-            names = [listed[i].name for i in chunk.targets[first : first + batch].tolist()]
-            answers += map(_answer(exported), names, found.outputs, found.exits)
+            names = [printable(listed[i].name) for i in chunk.targets[first : first + batch].tolist()]
+            values = (_values(out, exported.task) for out in found.outputs)
+            each = zip(names, values, _ways(exported, found), strict=True)
+            answers += [Answer(name, numbers, *way) for name, numbers, way in each]
         yield answers, chunk.unreadable
 
 
-def _answer(exported: Exported) -> Callable[[str, np.ndarray, int], Answer]:
-    task = exported.task
+def _values(out: np.ndarray, task: Task) -> tuple[float, ...]:
+    """Turn the outputs for an image into probabilities, or into numbers in the target's unit."""
+    if task.kind is TaskKind.REGRESSION:
+        values = out * np.array(task.scale or 1.0, np.float32) + np.array(task.mean or 0.0, np.float32)
+    elif task.kind is TaskKind.MULTILABEL:
+        values = sigmoid(out)
+    else:
+        values = softmax(out)
+    return tuple(values.tolist())
+
+
+def _ways(exported: Exported | Routed, found: Predictions | Routes) -> Iterator[tuple[str, ...]]:
+    """Say of each image at which exit it left, and of a mixture then which experts answered, the weightiest first."""
+    if isinstance(exported, Exported):
+        yield from ((_exit(exported, head),) for head in found.exits)
+    elif isinstance(found, Routes):
+        for weights, heads in zip(found.weights, found.heads, strict=True):
+            chosen = [i for i in np.argsort(-weights, kind="stable").tolist() if weights[i] > 0]
+            yield "+".join(_exit(exported.experts[i], heads[i]) for i in chosen), "+".join(map(str, chosen))
+
+
+def _exit(exported: Exported, head: int) -> str:
     last = len(exported.exits.thresholds) if exported.exits else 0
-
-    def answer(file: str, out: np.ndarray, head: int) -> Answer:
-        if task.kind is TaskKind.REGRESSION:
-            values = out * np.array(task.scale or 1.0, np.float32) + np.array(task.mean or 0.0, np.float32)
-        elif task.kind is TaskKind.MULTILABEL:
-            values = sigmoid(out)
-        else:
-            values = softmax(out[None])[0]
-        return Answer(printable(file), tuple(values.tolist()), "final" if head == last else f"exit {head + 1}")
-
-    return answer
+    return "final" if head == last else f"exit {head + 1}"
 
 
 def _format(config: PredictConfig, out: TextIO) -> PredictFormat:

@@ -1,15 +1,20 @@
 """Exported models at work, with numpy and the chosen runtime alone: exits are taken, and what they save is not run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from compressor.arch import Criterion, Task, TaskKind
+from compressor.arch import Criterion, Rule, Task, TaskKind
 from compressor.config.deploy import Engine, ExportFormat
 from compressor.deploy.engines import READERS, Stage, installed, open_stage
-from compressor.deploy.note import ExitsNote, InputNote, read_note
-from compressor.errors import ConfigError
+from compressor.deploy.note import ExitsNote, InputNote, MixtureNote, PartNote, StageNote, read_note
+from compressor.deploy.probabilities import sigmoid, softmax
+from compressor.deploy.rule import decide, mix
+from compressor.errors import ConfigError, ModelError
+
+NOT_RUN = -1
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Exported:
             if not len(index):
                 break
             out, features = stage(stream)
+            _fits(out, len(index), self.task.outputs, "a head")
             passed.append(out)
             leaves = self._leaves(head, passed)
             outputs[index[leaves]], taken[index[leaves]] = out[leaves], head
@@ -57,9 +63,60 @@ class Exported:
         return certainty(passed, self.exits.criterion, self.task) >= np.float32(threshold)
 
 
+@dataclass(frozen=True)
+class Routes:
+    """What a mixture answered: outputs, float32 (N, outputs), as one network gives them, and who gave them.
+
+    `weights` are the experts' (N, experts), 0 where one was not run; `heads` (N, experts) is the exit that the image
+    left that expert at, -1 where it was not run.
+    """
+
+    outputs: np.ndarray
+    weights: np.ndarray
+    heads: np.ndarray
+
+    @property
+    def exits(self) -> np.ndarray:
+        """The exit (N,) that each image left at, of the expert with the greatest weight."""
+        return np.take_along_axis(self.heads, self.weights.argmax(axis=1)[:, None], axis=1)[:, 0]
+
+
+@dataclass(frozen=True)
+class Routed:
+    """A mixture, ready to answer. `first` is the stage that router and experts share, None where they share none."""
+
+    input: InputNote
+    task: Task
+    rule: Rule
+    first: Stage | None
+    router: Stage
+    experts: tuple[Exported, ...]
+
+    def predict(self, images: np.ndarray) -> Routes:
+        """Answer a batch of images, uint8 (N, C, H, W): each chosen expert runs once, on its images alone."""
+        count, experts = len(images), len(self.experts)
+        outputs = np.zeros((experts, count, self.task.outputs), np.float32)
+        heads = np.full((count, experts), NOT_RUN)
+        stream = self.first(images)[0] if self.first and count else images
+        scores = self.router(stream)[0] if count else np.empty((0, experts), np.float32)
+        _fits(scores, count, experts, "the router")
+        weights = decide(scores, self.rule)
+        for i, expert in enumerate(self.experts):
+            rows = np.flatnonzero(weights[:, i])
+            if len(rows):
+                found = expert.predict(stream[rows])
+                outputs[i, rows], heads[rows, i] = found.outputs, found.exits
+        return Routes(mix(outputs, weights, self.task), weights, heads)
+
+
+def _fits(found: np.ndarray, images: int, wanted: int, who: str) -> None:
+    if found.shape != (images, wanted):
+        raise ModelError(f"{who} gives {list(found.shape)} numbers, not {[images, wanted]}; export the model again")
+
+
 def load_export(
     folder: Path, engine: Engine | str = Engine.AUTO, threads: int = 0, precision: str = "fp32"
-) -> Exported:
+) -> Exported | Routed:
     """Make an export folder ready to answer; `threads` 0 lets the engine choose.
 
     `precision` is that of what is not integers: fp32, or with OpenVINO bf16.
@@ -70,12 +127,26 @@ def load_export(
     note = read_note(folder)
     chosen = choose(engine, note.format)
     if note.format is ExportFormat.PACKED:
-        from compressor.deploy.packing import rebuilt
-        from compressor.deploy.rebuilt import open_model
+        from compressor.deploy.rebuilt import open_packed
 
-        return open_model(rebuilt(folder / note.stages[0].file), chosen, threads)
-    stages = tuple(open_stage(chosen, folder / stage.file, threads, precision) for stage in note.stages)
-    return Exported(note.input, note.task, note.exits, stages)
+        return open_packed(folder, note.content, chosen, threads)
+    return assembled(
+        note.input, note.task, note.content, lambda stage: open_stage(chosen, folder / stage.file, threads, precision)
+    )
+
+
+def assembled(
+    shape: InputNote, task: Task, content: PartNote | MixtureNote, opened: Callable[[StageNote], Stage]
+) -> Exported | Routed:
+    """Put stages together, each of them made ready by `opened`."""
+
+    def part(note: PartNote) -> Exported:
+        return Exported(shape, task, note.exits, tuple(map(opened, note.stages)))
+
+    if isinstance(content, PartNote):
+        return part(content)
+    first = opened(content.first) if content.first else None
+    return Routed(shape, task, content.rule, first, opened(content.router), tuple(map(part, content.experts)))
 
 
 def choose(engine: Engine | str, kind: ExportFormat) -> Engine:
@@ -106,18 +177,6 @@ def certainty(outputs: list[np.ndarray], criterion: Criterion, task: Task) -> np
     if criterion is Criterion.CONFIDENCE:
         return p.max(axis=1)
     return 1 - _entropy(p.T)
-
-
-def softmax(out: np.ndarray) -> np.ndarray:
-    """Turn scores (N, classes) into probabilities."""
-    raised = np.exp(out - out.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
-
-
-def sigmoid(out: np.ndarray) -> np.ndarray:
-    """Turn scores of labels into probabilities, without overflow."""
-    small = np.exp(-np.abs(out))
-    return np.where(out >= 0, 1 / (1 + small), small / (1 + small))
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Tables of a benchmark."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from rich.table import Table
@@ -75,9 +76,18 @@ def _peak(each: Footprint | None) -> str:
 
 def exits_line(result: Benchmark) -> str:
     """Say where the images left that were timed, or '' where no network has exits."""
-    found = {each.network: each for each in result.timings if len(each.shares) > 1}
-    parts = [f"{name}: {', '.join(f'{100 * share:.1f}' for share in each.shares)}" for name, each in found.items()]
+    found = {each.network: each.shares for each in result.timings if len(each.shares) > 1}
+    parts = [f"{name}: {_shares(shares, (result.experts or {}).get(name, ()))}" for name, shares in found.items()]
     return f"images that left at each head, % - {'; '.join(parts)}" if parts else ""
+
+
+def _shares(shares: Sequence[float], experts: Sequence[int]) -> str:
+    """List the percents of a network's heads; those of a mixture by expert."""
+    if not experts:
+        return ", ".join(f"{100 * share:.1f}" for share in shares)
+    ends = list(accumulate(experts))
+    parts = (shares[end - count : end] for end, count in zip(ends, experts, strict=True))
+    return " | ".join(f"expert {i} {_shares(part, ())}" for i, part in enumerate(parts))
 
 
 def machine_line(result: Benchmark) -> str:

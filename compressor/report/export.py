@@ -12,16 +12,19 @@ def parity_table(parity: Parity) -> Table:
     accuracy = parity.score == "accuracy"
     share, digits = (100.0, 2) if accuracy else (1.0, 4)
     score = "accuracy %" if accuracy else "MAE"
-    names = ["engine", f"other answers\n(of {parity.answers:,}, at most {parity.allowed})", "other exits"]
-    table = empty("", [*names, f"test {score}", f"PyTorch's {score}", "difference"])
+    names = ["engine", f"other answers\n(of {parity.answers:,}, at most {parity.allowed})", "other\nexits"]
+    mixed = any(found.rerouted is not None for found in parity.engines)
+    names += ["other\nexperts"] if mixed else []
+    table = empty("", [*names, f"test\n{score}", f"PyTorch's\n{score}", "difference"])
     for found in parity.engines:
         name = f"{found.engine} {found.version}"
         if found.score is None:
-            table.add_row(name, "cannot read it", "", "", "", "")
+            table.add_row(name, "cannot read it")
             continue
         own, reference = share * found.score, share * parity.reference
         numbers = (f"{own:.{digits}f}", f"{reference:.{digits}f}", f"{own - reference:+.{digits}f}")
-        table.add_row(name, str(found.differing), str(found.moved), *numbers)
+        moved = (found.moved, found.rerouted) if mixed else (found.moved,)
+        table.add_row(name, str(found.differing), *map(str, moved), *numbers)
     return table
 
 

@@ -96,9 +96,10 @@ def duel_lines(study: Study) -> Iterator[str]:
 
 
 def _verb(duel: Duel) -> str:
-    if duel.difference.value > 0:
+    ahead = round(duel.difference.value, 9)  # a mean of equal scores may be off by a last bit
+    if ahead > 0:
         return "beats"
-    return "equals" if duel.difference.value == 0 else "does NOT beat"
+    return "equals" if ahead == 0 else "does NOT beat"
 
 
 def _difference(duel: Duel, study: Study) -> str:
