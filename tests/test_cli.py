@@ -19,7 +19,9 @@ from compressor.mending import settings
 EXPERIMENTS = sorted(path.stem for path in (configs() / "experiment").glob("*.yaml"))
 PRESETS = sorted(path.stem for path in (configs() / "compression").glob("*.yaml"))
 
-NEEDED = dict.fromkeys(("published_resnet56_dpqe", "published_resnet56_hybrid"), ("distill.weights=FILE",))
+NEEDED: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("published_resnet56_dpqe", "published_resnet56_hybrid"), ("distill.weights=FILE",)
+)
 """What an experiment asks its user for."""
 
 

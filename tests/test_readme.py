@@ -26,6 +26,14 @@ SMALL = [
 
 QUICK = {
     "order": ["study.letters=PQ", "study.reference=PQ", "study.repeats=[]", "study.seeds=[0]"],
+    "search": [
+        *("search.seeds=[0]", "search.rivals=[stepwise]", "search.evaluations=3", "search.warmup=1"),
+        *("search.workers=1", "search.joint.fit.epochs=2"),
+    ],
+    "moe": [
+        *("moe.seeds=[0]", "moe.budget.macs=0.9", "moe.router.task.epochs=1", "moe.router.fit.epochs=1"),
+        "moe.joint.fit.epochs=1",
+    ],
     "bench": ["bench.engines=[torch]", "bench.batches=[1]", "bench.repeats=3", "bench.seconds=0", "bench.memory=false"],
 }
 """What makes a command short enough for a test."""
@@ -59,6 +67,8 @@ def test_the_readme_shows_every_task() -> None:
     assert {command.split()[1] for command in COMMANDS} >= {
         "run",
         "order",
+        "search",
+        "moe",
         "quantize",
         "export",
         "predict",
