@@ -1,5 +1,9 @@
 """Mixtures that many tests share: untrained ones whose every tensor matters, and what makes trained ones."""
 
+import os
+import signal
+from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,3 +143,26 @@ def same(a: Mixture, b: Mixture) -> bool:
     """Tell whether two mixtures are equal bit for bit."""
     left, right = a.net.state_dict(), b.net.state_dict()
     return a.arch == b.arch and left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def terminate() -> None:
+    """Send this process SIGTERM."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stopping(stage: str, step: int, stop: Callable[[], None]):
+    """Stop in a training of the given name, after its given batch."""
+
+    @contextmanager
+    def progress(title: str, total: int):
+        done = 0
+
+        def advance(units: int, remark: str) -> None:
+            nonlocal done
+            done += units
+            if title == stage and remark and done == step:
+                stop()
+
+        yield advance
+
+    return progress

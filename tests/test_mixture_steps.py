@@ -1,10 +1,6 @@
 """A mixture as a step of the store, on every kind of task: it is worth more than chance, and goes on where it was."""
 
 import json
-import os
-import signal
-from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,28 +26,6 @@ from compressor.quality import per_image
 from compressor.records import Metrics
 from compressor.store import Store
 from compressor.training import Context
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def stopping(stage: str, step: int, stop: Callable[[], None]):
-    """Stop in a training of the given name, after its given batch."""
-
-    @contextmanager
-    def progress(title: str, total: int):
-        done = 0
-
-        def advance(units: int, remark: str) -> None:
-            nonlocal done
-            done += units
-            if title == stage and remark and done == step:
-                stop()
-
-        yield advance
-
-    return progress
 
 
 def learned(data: Data, folder: Path, routing: Routing, *, exits: bool = False) -> Mixture:
@@ -161,7 +135,7 @@ class TestStore:
     def test_interrupted_in_the_store_it_goes_on_and_ends_alike(self, bench, digits, tmp_path, signals):
         step = mixtures.step(tmp_path / "given", digits)
         with pytest.raises(Interrupted):
-            run(step, replace(bench, progress=stopping("joint", 4, terminate)), lambda *_: None)
+            run(step, replace(bench, progress=mixtures.stopping("joint", 4, mixtures.terminate)), lambda *_: None)
         signals()
         assert not bench.store.folder(step.key).exists()
         record = run(step, bench, lambda *_: None)

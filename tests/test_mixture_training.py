@@ -1,9 +1,6 @@
 """Making a mixture: it ends in the same bits however it is interrupted, and it is worth more than chance."""
 
-import os
-import signal
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,30 +25,8 @@ class KilledError(Exception):
     """Stands for a kill that leaves no time to save."""
 
 
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 def die() -> None:
     raise KilledError
-
-
-def stopping(stage: str, step: int, stop: Callable[[], None]):
-    """Stop in a training of the given name, after its given batch."""
-
-    @contextmanager
-    def progress(title: str, total: int):
-        done = 0
-
-        def advance(units: int, remark: str) -> None:
-            nonlocal done
-            done += units
-            if title == stage and remark and done == step:
-                stop()
-
-        yield advance
-
-    return progress
 
 
 CONFIGS = {
@@ -100,7 +75,7 @@ class TestResuming:
     )
     def test_an_interrupted_step_ends_in_the_same_bits(self, name, stage, step, whole, context, signals):
         with pytest.raises(Interrupted):
-            mixtures.made(replace(context, progress=stopping(stage, step, terminate)), CONFIGS[name])
+            mixtures.made(replace(context, progress=mixtures.stopping(stage, step, mixtures.terminate)), CONFIGS[name])
         signals()
         mixture, folder = whole(name)
         assert mixtures.same(mixtures.made(context, CONFIGS[name]), mixture)
@@ -113,7 +88,7 @@ class TestResuming:
     def test_a_killed_step_goes_on_from_its_last_save(self, name, stage, step, whole, context):
         often = replace(context, runtime=replace(context.runtime, save_seconds=1e-9))
         with pytest.raises(KilledError):
-            mixtures.made(replace(often, progress=stopping(stage, step, die)), CONFIGS[name])
+            mixtures.made(replace(often, progress=mixtures.stopping(stage, step, die)), CONFIGS[name])
         mixture, folder = whole(name)
         assert mixtures.same(mixtures.made(context, CONFIGS[name]), mixture)
         assert timeless(context.scratch) == timeless(folder)
