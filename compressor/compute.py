@@ -46,9 +46,13 @@ def autocast(config: FitConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision is Precision.BF16)
 
 
+def lay_out(net: nn.Module, config: FitConfig, device: torch.device) -> nn.Module:
+    """Move a network to its device and memory layout, in place."""
+    net.to(device)
+    return net.to(memory_format=torch.channels_last) if config.channels_last else net  # pyright: ignore
+
+
 def place(net: nn.Module, config: FitConfig, device: torch.device) -> nn.Module:
     """Move a network to its device and memory layout, in place, and give what to call in training."""
-    net.to(device)
-    if config.channels_last:
-        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    lay_out(net, config, device)
     return torch.compile(net) if config.compile else net  # pyright: ignore[reportReturnType]

@@ -55,15 +55,15 @@ class Phase:
 
 PHASES: tuple[Phase, ...] = (
     Phase("baseline", "B", 1, BaselineConfig, "compressor.phases.baseline:baseline", reads=()),
-    Phase("distill", "D", 1, DistillConfig, "compressor.phases.distill:distill", reads=("model", "teacher")),
-    Phase("prune", "P", 1, PruneConfig, "compressor.phases.prune:prune"),
-    Phase("quantize", "Q", 1, QuantizeConfig, "compressor.phases.quantize:quantize"),
-    Phase("exit", "E", 1, ExitConfig, "compressor.phases.exits:add_exits"),
+    Phase("distill", "D", 2, DistillConfig, "compressor.phases.distill:distill", reads=("model", "teacher")),
+    Phase("prune", "P", 2, PruneConfig, "compressor.phases.prune:prune"),
+    Phase("quantize", "Q", 2, QuantizeConfig, "compressor.phases.quantize:quantize"),
+    Phase("exit", "E", 2, ExitConfig, "compressor.phases.exits:add_exits"),
 )
-MOE = Phase("moe", "", 1, MoeConfig, "compressor.phases.moe:mix_experts", ("original",), MIXTURE)
+MOE = Phase("moe", "", 2, MoeConfig, "compressor.phases.moe:mix_experts", ("original",), MIXTURE)
 """Makes a mixture of models; it stands in no order. It also reads expert0, expert1, ..., and perhaps a teacher."""
 
-JOINT = Phase("joint", "", 1, JointConfig, "compressor.phases.joint:assign")
+JOINT = Phase("joint", "", 2, JointConfig, "compressor.phases.joint:assign")
 """Applies a policy of sparsity and bits that was searched; it stands in no order. It may also read a teacher."""
 
 SEARCH = Phase("search", "", 1, SearchTask, "compressor.search.step:search")

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressor.arch import Task, TaskKind
-from compressor.compute import device_of
-from compressor.config import RecoveryConfig
+from compressor.compute import device_of, lay_out
+from compressor.config import FitConfig, RecoveryConfig
 from compressor.losses import Loss, Outputs, standardised
 from compressor.mixture.types import Mixture, heads_of
 from compressor.model import Model
@@ -52,12 +52,12 @@ def each_imitation(out: Tensor, teacher: Tensor, task: Task, temperature: float)
     return F.kl_div(student, target, reduction="none", log_target=True).sum(dim=1) * temperature**2
 
 
-def each_loss(config: RecoveryConfig, context: Context, teacher: Model | None, label_smoothing: float) -> Each:
+def each_loss(config: RecoveryConfig, context: Context, teacher: Model | None, fit: FitConfig) -> Each:
     """Give an expert's loss on each image: the task's, or the task's with a teacher's."""
     task = context.data.task
     if teacher is None:
-        return lambda out, images, targets: each_task_loss(out, targets, task, label_smoothing)
-    guide = teacher.net.eval().requires_grad_(requires_grad=False).to(device_of(context.runtime))
+        return lambda out, images, targets: each_task_loss(out, targets, task, fit.label_smoothing)
+    guide = lay_out(teacher.net.eval().requires_grad_(requires_grad=False), fit, device_of(context.runtime))
     seen: list[tuple[Tensor, Tensor]] = []
 
     def asked(images: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def each_loss(config: RecoveryConfig, context: Context, teacher: Model | None, l
 
     def loss(out: Tensor, images: Tensor, targets: Tensor) -> Tensor:
         soft = each_imitation(out, asked(images), task, config.temperature)
-        return config.weight * soft + (1 - config.weight) * each_task_loss(out, targets, task, label_smoothing)
+        return config.weight * soft + (1 - config.weight) * each_task_loss(out, targets, task, fit.label_smoothing)
 
     return loss
 

@@ -26,5 +26,5 @@ def add_exits(config: ExitConfig, context: Context, model: Model, teacher: Model
         raise ConfigError(f"exit: network {arch.name!r} has one block, so no head can stand before its end")
     model = rebuild(model, arch, new=is_exit, seed=config.fit.seed)
     calibrate(model, context, images=CALIBRATION_IMAGES, seed=config.fit.seed)
-    loss = recovery_loss(config.recovery, context, teacher, config.fit.label_smoothing)
+    loss = recovery_loss(config.recovery, context, teacher, config.fit)
     return fit(model, config.fit, context, loss, only="exits" if config.train is Train.HEADS else None)

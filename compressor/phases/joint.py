@@ -41,5 +41,5 @@ def assign(config: JointConfig, context: Context, model: Model, teacher: Model |
         with float_activations(model.net):
             recalibrate_norms(model, context, images=config.recalibrate, seed=config.fit.seed)
     calibrate(model, context, images=config.calibrate, seed=config.fit.seed)
-    loss = recovery_loss(config.recovery, context, teacher, config.fit.label_smoothing)
+    loss = recovery_loss(config.recovery, context, teacher, config.fit)
     return fit(model, config.fit, context, loss)

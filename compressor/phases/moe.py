@@ -58,9 +58,7 @@ def mix_experts(
         calibrate(mixture.router, context, images=CALIBRATION_IMAGES, seed=config.router.fit.seed)
     recovery, counted = config.joint.recovery, costs(mixture)
     whole = [part.bitops for part in counted.experts]
-    joint, first = (
-        each_loss(recovery, context, teacher, fit.label_smoothing) for fit in (config.joint.fit, config.router.fit)
-    )
+    joint, first = (each_loss(recovery, context, teacher, fit) for fit in (config.joint.fit, config.router.fit))
 
     def mixed(each: Each) -> Loss:
         shares = [bitops / max(whole) for bitops in whole]
@@ -88,7 +86,7 @@ def _judge(mixture: Mixture, config: MoeConfig, context: Context, teacher: Model
         take_first(judge.net, mixture.router.net)
     calibrate(judge, context, images=CALIBRATION_IMAGES, seed=fit.seed)
     judging = Judging(Judge(mixture, judge.net))
-    loss = recovery_loss(recovery, context, teacher, fit.label_smoothing)
+    loss = recovery_loss(recovery, context, teacher, fit)
     loss = answering(loss or task_loss(context.data.task, fit.label_smoothing))
     train(judging, fit, _within(context, "task"), loss, only=JUDGE)
     judging.net.hand_over()

@@ -112,5 +112,5 @@ def prune(config: PruneConfig, context: Context, model: Model, teacher: Model | 
     counts = solve(model.arch, scores, config)
     pruned = select(model, {axis: strongest(scores[axis], count) for axis, count in counts.items()})
     recalibrate_norms(pruned, context, images=config.recalibrate, seed=config.fit.seed)
-    loss = recovery_loss(config.recovery, context, teacher, config.fit.label_smoothing)
+    loss = recovery_loss(config.recovery, context, teacher, config.fit)
     return fit(pruned, config.fit, context, loss)

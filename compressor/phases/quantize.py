@@ -35,5 +35,5 @@ def quantize(config: QuantizeConfig, context: Context, model: Model, teacher: Mo
     if model.arch != arch:
         model = quantized(model, arch, config.fit.seed)
         calibrate(model, context, images=config.calibrate, seed=config.fit.seed)
-    loss = recovery_loss(config.recovery, context, teacher, config.fit.label_smoothing)
+    loss = recovery_loss(config.recovery, context, teacher, config.fit)
     return fit(model, config.fit, context, loss)

@@ -7,21 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from compressor.arch import Task
-from compressor.compute import device_of
-from compressor.config import RecoveryConfig
+from compressor.compute import device_of, lay_out
+from compressor.config import FitConfig, RecoveryConfig
 from compressor.errors import ConfigError
 from compressor.losses import Loss, Outputs, imitation, over_heads, task_loss
 from compressor.model import Model
 from compressor.training import Context
 
 
-def taught(teacher: Model, context: Context, *, temperature: float, weight: float, label_smoothing: float) -> Loss:
+def taught(teacher: Model, context: Context, *, temperature: float, weight: float, fit: FitConfig) -> Loss:
     """Give the loss weight x imitation of the teacher's final head + (1 - weight) x task loss, over every head.
 
-    The teacher runs in eval mode and sees the same augmented images, normalised in its own way.
+    The teacher runs in eval mode, laid out as what `fit` trains, and sees the same augmented images, normalised in its
+    own way.
     """
-    guide = teacher.net.eval().requires_grad_(requires_grad=False).to(device_of(context.runtime))
-    hard = task_loss(context.data.task, label_smoothing)
+    guide = lay_out(teacher.net.eval().requires_grad_(requires_grad=False), fit, device_of(context.runtime))
+    hard = task_loss(context.data.task, fit.label_smoothing)
     task: Task = context.data.task
 
     def loss(outputs: Outputs, images: Tensor, targets: Tensor) -> Tensor:
@@ -33,15 +34,11 @@ def taught(teacher: Model, context: Context, *, temperature: float, weight: floa
     return loss
 
 
-def recovery_loss(
-    config: RecoveryConfig, context: Context, teacher: Model | None, label_smoothing: float
-) -> Loss | None:
+def recovery_loss(config: RecoveryConfig, context: Context, teacher: Model | None, fit: FitConfig) -> Loss | None:
     """Give the loss a phase recovers with: None for the task's own, or the task's with a teacher's."""
     if teacher is None:
         return None
-    return taught(
-        teacher, context, temperature=config.temperature, weight=config.weight, label_smoothing=label_smoothing
-    )
+    return taught(teacher, context, temperature=config.temperature, weight=config.weight, fit=fit)
 
 
 @contextmanager
