@@ -176,6 +176,11 @@ def architecture(
     return check(arch) if config.network is None else _check_own(arch, config.width)
 
 
+def stages_of(name: str) -> int:
+    """Count the stages of a family's networks."""
+    return len(FAMILIES[name](Variant(SMALL_BELOW, small=True, width=1.0)).stages)
+
+
 def _normalisation(
     config: ArchitectureConfig, channels: int, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from compressor.arch import Task
+from compressor.arch import Arch, Task
 from compressor.codec import digest_file
 from compressor.config import BaselineConfig, DistillConfig, FitConfig, Precision, RunConfig
 from compressor.data.types import Data
 from compressor.errors import CompressorError, ConfigError
-from compressor.families import FAMILIES, architecture
+from compressor.families import FAMILIES, architecture, stages_of
 from compressor.folders import MIXTURE, disk, form_of, read_arch, read_mixture
 from compressor.phase import BY_NAME, Phase, parse_order
 from compressor.pipeline import Given, Source, Step, given
@@ -63,6 +63,8 @@ def start(config: RunConfig, data: Data, files: dict[str, Path]) -> Source:
 
 def next_step(config: RunConfig, phase: Phase, settings: Any, data: Data, steps: Sequence[Source]) -> Step:
     """Put a phase, with its resolved settings, after the steps of a chain so far."""
+    if isinstance(settings, DistillConfig) and settings.blocks is not None:
+        _check_blocks(settings.blocks, settings.student, arch_of(steps[0]))
     inputs = {"model": steps[-1]} | _teacher(config, phase, data, steps)
     inputs |= _student_original(config, phase, steps, inputs.get("teacher"))
     return Step(phase, settings, tuple(inputs.items()), data.fingerprint)
@@ -74,6 +76,20 @@ def _baseline(config: RunConfig, data: Data, files: dict[str, Path]) -> Step:
     weights = settings.weights and _content(settings.weights, "baseline.weights", files)
     resolved = BaselineConfig(arch, weights, settings.names, resolved_fit(settings.fit, data.size))
     return Step(BY_NAME["baseline"], resolved, (), data.fingerprint)
+
+
+def arch_of(first: Source) -> Arch:
+    """Give the architecture that a chain begins with."""
+    return read_arch(first.folder) if isinstance(first, Given) else first.config.arch
+
+
+def _check_blocks(blocks: Sequence[int], student: str | None, model: Arch) -> None:
+    stages = stages_of(student) if student else len(model.stages)
+    if len(blocks) != stages:
+        name = student or model.name
+        raise ConfigError(
+            f"distill.blocks={list(blocks)}: {name} has {stages} stages; give a number of blocks for each"
+        )
 
 
 def resolved(config: RunConfig, phase: Phase, data: Data, files: dict[str, Path]) -> Any:
@@ -101,11 +117,12 @@ def resolved_fit(fit: FitConfig, size: int) -> FitConfig:
 
 
 def _computes_bf16() -> bool:
+    """Tell whether there are matrix units for bf16; vector instructions alone train slower than fp32 does."""
     try:
         words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
     except OSError:
         return False
-    return not words.isdisjoint({"amx_bf16", "avx512_bf16"})
+    return "amx_bf16" in words
 
 
 def _content(path: str, where: str, files: dict[str, Path]) -> str:

@@ -32,6 +32,7 @@ from compressor.arch import (
     shrink,
     stream,
     widths,
+    with_blocks,
     with_widths,
     without_stale_bits,
 )
@@ -130,6 +131,13 @@ class TestProperties:
         for small, large in zip(student.stages, arch.stages, strict=True):
             assert [b.stride for b in small.blocks] == [b.stride for b in large.blocks[: len(small.blocks)]]
         assert all(size <= widths(arch)[axis] for axis, size in widths(student).items())
+
+    @given(archs(), st.data())
+    def test_a_student_has_at_most_the_blocks_that_it_is_told_and_they_are_the_first(self, arch, data):
+        most = [data.draw(st.integers(1, 4)) for _ in arch.stages]
+        student = check(with_blocks(arch, most))
+        assert [s.blocks for s in student.stages] == [s.blocks[:n] for s, n in zip(arch.stages, most, strict=True)]
+        assert with_blocks(student, most) == student
 
     @given(archs())
     def test_the_whole_depth_and_width_is_the_same_network(self, arch):

@@ -40,6 +40,17 @@ def test_an_inheriting_student_has_the_first_blocks_weights(context):
     assert all(torch.equal(student[name], state[name]) for name in student)
 
 
+def test_blocks_are_told_a_stage_instead_of_depth(context):
+    model = samples.model(samples.STANDARD)
+    student = taught(context, model, depth=0.5, blocks=(1, 2)).net.state_dict()
+    assert student.keys() == {name for name in model.net.state_dict() if "s0b1." not in name}
+
+
+def test_a_named_student_can_have_fewer_blocks(context):
+    student = taught(context, samples.model(samples.STANDARD), student="resnet20", init=Init.FRESH, blocks=(1, 3, 2))
+    assert [len(stage.blocks) for stage in student.arch.stages] == [1, 3, 2]
+
+
 def test_a_thinner_student_inherits_the_strongest_channels(context):
     model = samples.model(samples.STANDARD)
     student = taught(context, model, depth=1.0, width=0.5)

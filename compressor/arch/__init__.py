@@ -8,6 +8,7 @@ from compressor.arch.edits import (
     removable,
     requantized,
     shrink,
+    with_blocks,
     with_widths,
     without_stale_bits,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "stream",
     "tensor_names",
     "widths",
+    "with_blocks",
     "with_widths",
     "without_stale_bits",
 ]

@@ -90,10 +90,15 @@ def requantized(arch: Arch, rule: Quantization) -> Arch:
 
 def shrink(arch: Arch, depth: float, width: float) -> Arch:
     """Give a smaller student that keeps the bits and the exits: the first blocks of each stage, thinner by `width`."""
-    kept = [max(1, round(depth * len(stage.blocks))) for stage in arch.stages]
-    stages = tuple(replace(stage, blocks=stage.blocks[:n]) for stage, n in zip(arch.stages, kept, strict=True))
-    thinner = {name: max(1, round(width * size)) for name, size in widths(replace(arch, stages=stages)).items()}
-    return without_stale_bits(with_widths(replace(arch, stages=stages), thinner))
+    shallow = with_blocks(arch, [max(1, round(depth * len(stage.blocks))) for stage in arch.stages])
+    thinner = {name: max(1, round(width * size)) for name, size in widths(shallow).items()}
+    return without_stale_bits(with_widths(shallow, thinner))
+
+
+def with_blocks(arch: Arch, most: Sequence[int]) -> Arch:
+    """Keep the first blocks of each stage, at most as many as `most` says of it, and the bits and the exits."""
+    stages = tuple(replace(stage, blocks=stage.blocks[:n]) for stage, n in zip(arch.stages, most, strict=True))
+    return without_stale_bits(replace(arch, stages=stages))
 
 
 def without_stale_bits(arch: Arch) -> Arch:

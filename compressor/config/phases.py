@@ -1,11 +1,12 @@
 """What each phase can be told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from compressor.arch import Arch, Bits, Criterion, check_exits, check_quantization
 from compressor.arch import Exits as ExitRule
 from compressor.arch import Quantization as QuantizationRule
+from compressor.codec import SPARSE
 from compressor.config.fit import FitConfig
 from compressor.config.ranges import need
 from compressor.errors import ConfigError
@@ -52,8 +53,11 @@ class DistillConfig:
     weight: float
     hint: float
     fit: FitConfig
+    blocks: tuple[int, ...] | None = field(default=None, metadata={SPARSE: True})
 
     def __post_init__(self) -> None:
+        blocks = self.blocks
+        need(blocks is None or min(blocks, default=0) > 0, "distill.blocks", blocks, "null, or 1 or more of each stage")
         need(0 < self.depth <= 1, "distill.depth", self.depth, "a fraction above 0, at most 1")
         need(0 < self.width <= 1, "distill.width", self.width, "a fraction above 0, at most 1")
         need(self.temperature > 0, "distill.temperature", self.temperature, "a number above 0")

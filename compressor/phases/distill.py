@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from compressor.arch import Arch, check, fitted, shrink, widths
+from compressor.arch import Arch, check, fitted, shrink, widths, with_blocks
 from compressor.calibration import calibrate
 from compressor.config import ArchitectureConfig, DistillConfig, Init
 from compressor.families import FAMILIES, architecture
@@ -29,9 +29,14 @@ def student_arch(config: DistillConfig, model: Arch, original: Arch) -> Arch:
     A model that is a named student itself was compressed from its own family's full size, not from the original.
     """
     if config.student is None:
-        return shrink(model, config.depth, config.width)
+        return shrink(shallow(config, model), config.depth if config.blocks is None else 1.0, config.width)
     whole = named(model.name, model) if model.name != original.name and model.name in FAMILIES else original
-    return check(fitted(named(config.student, model), whole, model))
+    return check(fitted(shallow(config, named(config.student, model)), whole, model))
+
+
+def shallow(config: DistillConfig, arch: Arch) -> Arch:
+    """Take away the blocks that `distill.blocks`, where given, does not leave."""
+    return arch if config.blocks is None else with_blocks(arch, config.blocks)
 
 
 def narrowed(source: Model, arch: Arch) -> Model:
@@ -67,13 +72,7 @@ def distill(
     """
     student = start(config, context, model, student_arch(config, model.arch, (original or teacher).arch))
     calibrate(student, context, images=CALIBRATION_IMAGES, seed=config.fit.seed)
-    loss = taught(
-        teacher,
-        context,
-        temperature=config.temperature,
-        weight=config.weight,
-        label_smoothing=config.fit.label_smoothing,
-    )
+    loss = taught(teacher, context, temperature=config.temperature, weight=config.weight, fit=config.fit)
     if not config.hint:
         return fit(student, config.fit, context, loss)
     with attention_hints(student, teacher) as hints:

@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from compressor.arch import Arch, Quantization
+from compressor.arch import Quantization
 from compressor.config import QuantizeConfig, RunConfig
 from compressor.config.moe import MoeConfig, MoeStem, Recipe
 from compressor.cost import paths, size_bits
 from compressor.data.types import Data
-from compressor.folders import read_arch
 from compressor.model import Model, fresh
 from compressor.phases.distill import student_arch
-from compressor.pipeline import Given, Source, Step
+from compressor.pipeline import Source, Step
+from compressor.planning import arch_of
 from compressor.studies.mixtures import Mixed, chain
 
 STEPS = 12
@@ -88,7 +88,7 @@ def _made(
 
 
 def _cost(sources: Chain, cost: Callable[[Model], float], first: Source) -> float:
-    original = _arch(first)
+    original = arch_of(first)
     arch = original
     for source in sources[1:]:
         assert isinstance(source, Step), "a recipe's phases are steps"
@@ -98,7 +98,3 @@ def _cost(sources: Chain, cost: Callable[[Model], float], first: Source) -> floa
         else:
             arch = student_arch(settings, arch, original)
     return cost(fresh(arch, seed=0))
-
-
-def _arch(first: Source) -> Arch:
-    return read_arch(first.folder) if isinstance(first, Given) else first.config.arch
