@@ -17,7 +17,6 @@ import compressor
 from compressor import cli
 from compressor.codec import decode, encode
 from compressor.folders import read_metrics
-from compressor.report.progress import lines
 from compressor.report.text import compact, ratio
 from compressor.runs import read_run
 
@@ -213,16 +212,6 @@ class TestText:
 
     def test_ratios_have_three_figures(self) -> None:
         assert [ratio(number) for number in (1, 12.34, 256.4)] == ["1.00 x", "12.3 x", "256 x"]
-
-    def test_progress_elsewhere_than_a_terminal_is_a_line_now_and_then(
-        self, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        clock = iter([0.0, 1.0, 12.0, 12.0, 20.0])
-        with lines("prune", 4, now=lambda: next(clock)) as advance:
-            advance(1, "epoch 1/4")
-            advance(1, "epoch 2/4")
-        said = capsys.readouterr().err.splitlines()
-        assert said == ["prune: 2/4, about 12 s left, epoch 2/4", "prune: 2/4 in 20 s, epoch 2/4"]
 
 
 def test_the_schema_names_what_metrics_hold(first: Ended) -> None:

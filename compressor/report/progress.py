@@ -45,16 +45,22 @@ def _bars(console: Console) -> Progress:
 
 @contextmanager
 def lines(title: str, total: int, now: Callable[[], float] = time.monotonic) -> Iterator[Advance]:
-    """Write one line every few seconds, and one at the end."""
+    """Write one line every few seconds, and one at the end.
+
+    What is left is told by the pace since the first advance, which may be what an interrupted call had done.
+    """
     began = last = now()
     done, said = 0, ""
+    first: tuple[int, float] | None = None
 
     def advance(units: int, remark: str) -> None:
-        nonlocal done, said, last
+        nonlocal done, said, last, first
         done, said = done + units, remark
+        first = first or (done, now())
         if now() - last >= EVERY:
             last = now()
-            left = (last - began) / max(done, 1) * (total - done)
+            before, since = first if done > first[0] else (0, began)
+            left = (last - since) / max(done - before, 1) * (total - done)
             _say(f"{title}: {done}/{total}, about {left:.0f} s left, {remark}")
 
     yield advance
