@@ -7,6 +7,7 @@ import samples
 import torch
 
 from compressor.calibration import calibrate
+from compressor.layers import Axis, PadShortcut
 from compressor.model import Model, fresh
 from compressor.phases.quantize import is_scale
 from compressor.training import Context, fit
@@ -35,3 +36,11 @@ def test_a_rounded_network_with_exits_trains_compiled_to_nearly_the_same_weights
     scales = [tensor for name, tensor in fast.items() if is_scale(name)]
     assert scales
     assert all((scale > 0).all() for scale in scales)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_shortcut_that_pads_32_channels_computes_the_same_compiled():
+    torch.compiler.reset()
+    shortcut, x = PadShortcut(Axis("in", 32), Axis("out", 64), 2), torch.randn(2, 32, 8, 8)
+    assert torch.equal(torch.compile(shortcut)(x), shortcut(x))
