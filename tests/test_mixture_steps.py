@@ -86,6 +86,18 @@ def test_a_router_that_sends_all_to_one_expert_is_found_out(digits):
     assert collapsed() is None
 
 
+@pytest.mark.parametrize("k", [2, 3])
+def test_an_expert_that_is_asked_second_by_all_has_not_swallowed_the_others(digits, k):
+    mixture = mixtures.toy()
+    mixture.follow(replace(mixture.rule, routing=Routing.TOPK, k=k, prices=(0.0, 0.0, 0.0)))
+    weights = answer(mixture, digits.val).weights
+    asked, first = (weights > 0).double().mean(dim=0), torch.bincount(weights.argmax(dim=1), minlength=3)
+    assert asked.max() > first.max() / len(weights)
+    part = measure(mixture, digits, samples.RUNTIME).mixture
+    assert part is not None
+    assert part.collapsed is None
+
+
 class TestStore:
     @pytest.fixture
     def bench(self, digits, tmp_path) -> Bench:

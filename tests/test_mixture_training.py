@@ -36,8 +36,8 @@ CONFIGS = {
         stem=MoeStem.SHARED,
         joint=replace(mixtures.CONFIG.joint, fit=replace(mixtures.FIT, ema=0.9)),
     ),
-    "judging": replace(mixtures.CONFIG, router=mixtures.JUDGING),
-    "shared judging": replace(mixtures.CONFIG, router=mixtures.JUDGING, stem=MoeStem.SHARED),
+    "judging": replace(mixtures.CONFIG, routing=Routing.THRESHOLD, router=mixtures.JUDGING),
+    "shared judging": replace(mixtures.CONFIG, routing=Routing.THRESHOLD, router=mixtures.JUDGING, stem=MoeStem.SHARED),
 }
 
 

@@ -53,6 +53,7 @@ WRONG: dict[str, str] = {
     "moe.router.depth=9": "1 to 8 convolutions",
     "moe.router.hidden=-1": "moe.router.hidden=-1: give 0 (no such layers)",
     "moe.router.task.epochs=-1": "fit.epochs=-1: give 0 to 100000",
+    "moe.router.task.epochs=3": "moe.router.task.epochs=3: give 0 where moe.routing=top1",
     "moe.router.bits.weight=9": "moe.router: weights of 9 bits",
     "moe.joint.recovery.teacher=input": "none or baseline",
     "moe.single.order=P": "moe.single.order=P: give an order of one D",

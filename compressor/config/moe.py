@@ -94,6 +94,11 @@ class MoeConfig:
         need(0.5 <= self.busiest <= 1, "moe.busiest", self.busiest, "0.5 to 1 (any)")
         other = self.busiest < 1 and self.routing is not Routing.THRESHOLD
         need(not other, "moe.busiest", self.busiest, f"1 where moe.routing={self.routing}; threshold can keep to it")
+        judges = self.router.task.epochs > 0 and self.routing is not Routing.THRESHOLD
+        where = "moe.router.task.epochs"
+        need(
+            not judges, where, self.router.task.epochs, f"0 where moe.routing={self.routing}; threshold reads its doubt"
+        )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from compressor.data.types import Data, Split
 from compressor.mixture.choice import at_budget, oracle, weighted
 from compressor.mixture.costs import MixtureCosts, PartCost, costs
 from compressor.mixture.execution import Survey, answer, entered, routed, run, survey
+from compressor.mixture.rule import decide
 from compressor.mixture.types import Mixture
 from compressor.quality import per_image, quality
 from compressor.records import (
@@ -74,7 +75,7 @@ def measure(mixture: Mixture, data: Data, runtime: RuntimeConfig) -> Measurement
         on_val,
         on_test,
         counted.router.macs / test.macs,
-        _collapsed(mixture, val, on_val, data, found[0]),
+        _collapsed(mixture, on_val, data, found[0]),
         times,
     )
     total = Cost(counted.params, worst[0], worst[1], counted.size_bits, checkpoint_bytes=0)
@@ -116,10 +117,15 @@ def _by_class(ran: Tensor, targets: Tensor, data: Data) -> tuple[tuple[float, ..
     return tuple(tuple((ran[rows].sum(dim=0) / max(1, int(rows.sum()))).tolist()) for rows in of_class)
 
 
-def _collapsed(mixture: Mixture, val: SplitMetrics, routes: RoutesRecord, data: Data, found: Survey) -> int | None:
-    """Name the expert that gets nearly every image of val although the others would help."""
-    largest = int(np.argmax(val.shares))
-    if mixture.rule.routing is Routing.SOFT or val.shares[largest] <= COLLAPSE:
+def _collapsed(mixture: Mixture, routes: RoutesRecord, data: Data, found: Survey) -> int | None:
+    """Name the expert that weighs most for nearly every image of val although the others would help."""
+    rule = mixture.rule
+    if rule.routing is Routing.SOFT or (rule.routing is Routing.TOPK and rule.k == len(mixture.experts)):
+        return None
+    first = decide(found.scores, rule).argmax(dim=1)
+    shares = torch.bincount(first, minlength=len(mixture.experts)).double() / max(1, len(first))
+    largest = int(shares.argmax())
+    if shares[largest] <= COLLAPSE:
         return None
     alone = float(per_image(found.outputs[largest], _targets(data.val), data.task).double().mean())
     missed = routes.oracle - alone

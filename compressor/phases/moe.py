@@ -95,8 +95,7 @@ def _judge(mixture: Mixture, config: MoeConfig, context: Context, teacher: Model
 
 
 def _begin(config: MoeConfig, context: Context, original: Model, experts: list[Model]) -> Mixture:
-    whole = [paths(expert)[-1] for expert in experts]
-    order = tuple(sorted(range(len(experts)), key=lambda i: (whole[i].bitops, whole[i].macs, i)))
+    order = _by_cost(experts)
     rule = Rule(
         config.routing, config.k, False, order, (0.0,) * len(experts), 0.5, _limit(config, original), config.busiest
     )
@@ -108,11 +107,18 @@ def _begin(config: MoeConfig, context: Context, original: Model, experts: list[M
     if config.router.task.epochs and original.arch.task.kind is TaskKind.REGRESSION:
         raise ConfigError("moe.router.task: numbers have no margin that says how sure the router is; give epochs=0")
     if config.stem is MoeStem.SHARED:
-        experts, rule = _shared(experts, order[0], context, config.joint.fit.seed), replace(rule, shared=True)
-        arch = router_arch(config.router, experts[order[0]].arch, len(experts), shared=True)
+        experts = _shared(experts, order[0], context, config.joint.fit.seed)
+        rule = replace(rule, shared=True, order=_by_cost(experts))
+        arch = router_arch(config.router, experts[rule.order[0]].arch, len(experts), shared=True)
     mixture = assemble(rule, fresh(arch, config.router.fit.seed), tuple(experts))
     _refuse_small(config, mixture)
     return mixture
+
+
+def _by_cost(experts: list[Model]) -> tuple[int, ...]:
+    """Give the experts' numbers from the cheapest to the dearest, early exits not taken."""
+    whole = [paths(expert)[-1] for expert in experts]
+    return tuple(sorted(range(len(experts)), key=lambda i: (whole[i].bitops, whole[i].macs, i)))
 
 
 def _shared(experts: list[Model], cheapest: int, context: Context, seed: int) -> list[Model]:

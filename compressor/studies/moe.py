@@ -73,7 +73,7 @@ def _singles(
     Without a recipe, the latter is the dearest expert that is as cheap; there may be none.
     """
     ours, *experts = known
-    large = as_large(config, settings.single, ours.size_bits, bench.data, plan.files, mixed.first)[-1]
+    large = as_large(config, settings.single, ours.size_bits, bench.data, plan.files, mixed)[-1]
     if settings.equal is not None:
         return large, as_cheap(config, settings.equal, ours.val.bitops, bench.data, plan.files, mixed)[-1]
     limit = EQUAL * ours.val.bitops

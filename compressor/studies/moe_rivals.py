@@ -196,9 +196,11 @@ def sweep(arena: Arena) -> tuple[Spot, ...]:
 
 
 def _least(arena: Arena) -> float:
-    """Give the mean BitOps on val where the cheapest experts answer all images."""
+    """Give the mean BitOps on val where the cheapest experts, or the first that a threshold asks, answer all images."""
     each = arena.costs.each(arena.val.survey.heads, Unit.BITOPS).mean(dim=0)
     rule = arena.mixture.rule
+    if rule.routing is Routing.THRESHOLD:
+        return arena.costs.always(Unit.BITOPS) + float(each[rule.order[0]])
     count = rule.k if rule.routing is Routing.TOPK else 1
     return arena.costs.always(Unit.BITOPS) + float(each.sort().values[:count].sum())
 

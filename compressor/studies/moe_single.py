@@ -21,13 +21,16 @@ STEPS = 12
 Chain = tuple[Source, ...]
 
 
-def as_large(config: RunConfig, recipe: Recipe, limit: int, data: Data, files: dict[str, Path], first: Source) -> Chain:
-    """Plan the widest network of a recipe that has at most `limit` size_bits, full width where that is less."""
+def as_large(config: RunConfig, recipe: Recipe, limit: int, data: Data, files: dict[str, Path], mixed: Mixed) -> Chain:
+    """Plan the widest network of a recipe that has at most `limit` size_bits, full width where that is less.
+
+    It trains as `longer` says.
+    """
 
     def made(width: float) -> Chain:
-        return _made(config, recipe, "moe.single", width, data, files, first)
+        return _made(config, recipe, "moe.single", width, data, files, mixed.first)
 
-    return _widest(made, size_bits, limit, first)
+    return longer(_widest(made, size_bits, limit, mixed.first), mixed)
 
 
 def as_cheap(
