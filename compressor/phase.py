@@ -63,10 +63,10 @@ PHASES: tuple[Phase, ...] = (
 MOE = Phase("moe", "", 2, MoeConfig, "compressor.phases.moe:mix_experts", ("original",), MIXTURE)
 """Makes a mixture of models; it stands in no order. It also reads expert0, expert1, ..., and perhaps a teacher."""
 
-JOINT = Phase("joint", "", 2, JointConfig, "compressor.phases.joint:assign")
+JOINT = Phase("joint", "", 3, JointConfig, "compressor.phases.joint:assign")
 """Applies a policy of sparsity and bits that was searched; it stands in no order. It may also read a teacher."""
 
-SEARCH = Phase("search", "", 1, SearchTask, "compressor.search.step:search")
+SEARCH = Phase("search", "", 2, SearchTask, "compressor.search.step:search")
 """Searches such a policy under a budget, and makes its network without training it; it stands in no order either."""
 
 BY_NAME = {phase.name: phase for phase in PHASES}

@@ -1,4 +1,4 @@
-"""Searches with a planted answer: quality is how near a policy is to one that is known, and within the budget."""
+"""Searches with a planted answer: a policy is as good as it is near to one that is known, and within the budget."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,7 +42,8 @@ class Oracle:
                 raise KeyboardInterrupt
             self.fresh += 1
             np.random.rand(self.fresh % 3)  # an evaluation may draw; an agent must not notice
-            found = Candidate(key, policy, self.quality(policy), bill_of(policy, self.space), 0.0)
+            quality = self.quality(policy)
+            found = Candidate(key, policy, quality - BASELINE, quality, bill_of(policy, self.space), 0, 0.0)
             if isinstance(self.known, Candidates):
                 self.known.add(found)
             else:

@@ -31,6 +31,8 @@ SETTINGS = SearchConfig(
     noise=0.3,
     workers=1,
     figures=False,
+    finalists=0,
+    finalist_batches=1,
     joint=FinalConfig(40, 40, NO_TEACHER, FIT),
 )
 LAYERS = (

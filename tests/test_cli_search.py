@@ -19,7 +19,7 @@ from compressor.store import Store
 from compressor.studies.joint_results import Study
 
 SCHEMA = json.loads((Path(cli.__file__).parent / "schemas" / "search.schema.json").read_text())
-SIZE, EVALUATIONS = 0.25, 5
+SIZE, EVALUATIONS, FINALISTS, BATCHES = 0.25, 5, 2, 2
 SMALL = (
     *TINY,
     "name=found",
@@ -30,6 +30,8 @@ SMALL = (
     "search.recalibrate=40",
     "search.joint.calibrate=40",
     "search.joint.recalibrate=40",
+    f"search.finalists={FINALISTS}",
+    f"search.finalist_batches={BATCHES}",
 )
 WORDS = (*SMALL, "search.seeds=[0,1]")
 ALONE = (*SMALL, "search.seeds=[0]", "search.rivals=[random]", "search.figures=false")
@@ -113,7 +115,22 @@ class TestCommand:
     def test_every_candidate_is_kept_with_who_found_it(self, folder: Path, study: Study) -> None:
         lines = [json.loads(line) for line in (folder / "candidates.jsonl").read_text().splitlines()]
         found = {(line["agent"], line["seed"], line["key"]) for line in lines}
-        assert len(found) == len(lines) == sum(trial.evaluations for trial in study.trials)
+        assert len(found) == len(lines)
+        assert sum(line["batches"] == 0 for line in lines) == sum(trial.evaluations for trial in study.trials)
+
+    def test_the_finalists_of_every_agent_are_kept_too_and_the_winner_is_the_one_that_is_most_alike(
+        self, folder: Path, study: Study
+    ) -> None:
+        lines = [json.loads(line) for line in (folder / "candidates.jsonl").read_text().splitlines()]
+        for trial in study.trials:
+            ours = [line for line in lines if (line["agent"], line["seed"]) == (trial.agent, trial.seed)]
+            finalists = [line for line in ours if line["batches"] == BATCHES]
+            assert len(finalists) in (0, FINALISTS), trial.agent
+            if finalists:
+                best = max(finalists, key=lambda line: line["likeness"])
+                (found,) = (x for x in ours if not x["batches"] and x["policy"] == best["policy"])
+                assert (trial.proxy, trial.cost.size_bits) == (found["quality"], found["bill"]["size"])
+        assert sum(line["batches"] > 0 for line in lines) > len(study.trials)
 
     def test_optunas_study_is_kept_beside_its_candidates(self, study: Study, store: Store) -> None:
         (trial,) = (t for t in study.trials if (t.agent, t.seed) == (Agent.NSGA2, 0))
@@ -170,7 +187,7 @@ class TestGoingOn:
         monkeypatch.setattr(Candidates, "add", counting)
         return lambda: count
 
-    @pytest.mark.parametrize("after", [1, 3, 7])
+    @pytest.mark.parametrize("after", [1, 3, EVALUATIONS + 1, EVALUATIONS + FINALISTS + 2])
     def test_an_interrupted_search_ends_as_one_that_was_not(
         self, after: int, study: Study, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -185,7 +202,7 @@ class TestGoingOn:
             assert (ours.tries, ours.keys, ours.layers) == (theirs.tries, theirs.keys, theirs.layers)
             folders = (s.folder(theirs.keys[-1]) for s in (Store(tmp_path / "outputs" / "store"), store))
             assert len({digest_of(each) for each in folders}) == 1
-        assert count() == sum(trial.evaluations for trial in again.trials) - after
+        assert count() == sum(trial.evaluations + FINALISTS for trial in again.trials) - after
 
     def test_a_line_that_a_kill_cut_is_evaluated_again(
         self, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -217,6 +234,8 @@ WRONG = {
     "search.groups=0": "1 to 64",
     "search.min_keep=0": "above 0",
     "search.evaluations=0": "1 to 1000000",
+    "search.finalists=-1": "0 (off) to 1000",
+    "search.finalist_batches=0": "1 to 100000",
     "search.images=-1": "0 (all of val)",
     "search.seeds=[]": "at least one seed",
     "search.seeds=[1,1]": "each seed once",

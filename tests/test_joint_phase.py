@@ -12,6 +12,7 @@ import torch
 from zero_bits import at_random, counts, with_zeros
 
 from compressor.arch import (
+    FLOAT,
     ActBits,
     Arch,
     Bits,
@@ -33,7 +34,7 @@ from compressor.measure import measure
 from compressor.model import Model, fresh, load, same, save
 from compressor.phase import BY_LETTER, BY_NAME, JOINT
 from compressor.phases.importance import importance
-from compressor.phases.joint import assign, assigned
+from compressor.phases.joint import assign, assigned, unsettled
 from compressor.phases.quantize import quantize
 from compressor.pipeline import Bench, Step, run
 from compressor.progress import silent
@@ -112,6 +113,22 @@ class TestPruning:
         }  # fmt: skip
         assert all("act" in name or name == "image.scale" for name in names if name.endswith("scale"))
 
+    @pytest.mark.parametrize(("bits", "anew"), [(8, False), (7, True), (2, True)])
+    def test_norms_are_taken_anew_where_weights_are_coarse_though_nothing_goes(self, bits, anew, context):
+        for edge in (8, 2):
+            coarse = replace(PLAIN, quantization=Quantization(Bits(bits, 8), edge))
+            old, new = (
+                assign(replace(coarse, recalibrate=count), context, samples.model(samples.STANDARD))
+                for count in (0, 80)
+            )
+            assert same(old, new) is not anew
+
+    def test_the_rule_of_a_pruned_network_alone_takes_norms_anew_when_it_is_quantized_next(self, context):
+        untouched = Quantization(Bits(FLOAT, FLOAT), FLOAT)
+        pruned = assign(replace(PLAIN, kept=KEPT, quantization=untouched), context, samples.model(samples.STANDARD))
+        assert not unsettled(replace(pruned.arch, quantization=EIGHT), pruned.arch)
+        assert unsettled(replace(pruned.arch, quantization=Quantization(Bits(3, 8), 8)), pruned.arch)
+
     def test_a_layer_of_nothing_but_0_bits_leaves_a_residual_network_that_learns(self, context):
         arch = with_zeros(samples.STANDARD, {"blocks.s0b1.conv2": range(6), "blocks.s1b1.conv1": range(8)}, EIGHT)
         assert arch.quantization is not None
@@ -186,7 +203,7 @@ class TestStep:
             ("baseline", True), ("joint", False), ("baseline", True), ("joint", True), ("baseline", True),
             ("joint", False),
         ]  # fmt: skip
-        assert (record.phase, record.version, record.original.key) == ("joint", 2, base.key)
+        assert (record.phase, record.version, record.original.key) == ("joint", 3, base.key)
         bare = assigned(fresh(samples.STANDARD, 0), configs[0].kept, configs[0].quantization, 0)
         cost, path = seen[1][2].after.cost, paths(bare)[-1]
         assert (cost.size_bits, cost.bitops, cost.macs) == (size_bits(bare), path.bitops, path.macs)

@@ -102,7 +102,7 @@ class TestEveryAgent:
         found = hunts.hunt(agent, problem)
         within = [each for each in found.history if problem.limits.allow(each.bill)]
         assert found.best in within
-        assert found.best.quality == max(each.quality for each in within)
+        assert found.best.likeness == max(each.likeness for each in within)
 
     def test_it_evaluates_no_more_than_it_may_and_counts_a_candidate_once(self, agent):
         problem = hunts.problem(3, evaluations=18, warmup=8)

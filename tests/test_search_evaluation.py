@@ -20,6 +20,7 @@ from compressor.routing import all_outputs
 from compressor.search.budget import Limits, bill_of
 from compressor.search.candidates import Candidates, key_of
 from compressor.search.evaluation import Evaluator
+from compressor.search.scoring import score_of
 from compressor.search.space import Space, ranking_of, space_of
 from compressor.search.stage import Rounded
 from compressor.search.types import Bill, Candidate, Mode, Policy
@@ -60,11 +61,13 @@ class TestEquality:
             evaluator = evaluator_of(model, context, mode=mode, search_acts=True, groups=3)
             for seed in range(3):
                 policy = some(evaluator.space, seed)
-                quality, made = evaluator.evaluate(policy), evaluator.made(policy)
+                score, made = evaluator.evaluate(policy), evaluator.made(policy)
                 theirs, ours = outputs(evaluator, made), outputs(evaluator, Model(made.arch, evaluator.stage.net))
                 assert alike(ours, theirs)
                 right = per_image(theirs, evaluator.targets, context.data.task).double().mean().item()
-                assert quality == pytest.approx(right, abs=1 / 60)
+                assert score.quality == pytest.approx(right, abs=1 / 60)
+                said = score_of(theirs, evaluator.whole, evaluator.targets, context.data.task).likeness
+                assert score.likeness == pytest.approx(said, rel=0.05, abs=1e-3)
 
     @pytest.mark.parametrize("name", ["resnet20", "mobilenet_v2"])
     def test_named_networks_within_a_budget_too(self, name, context):
@@ -87,6 +90,17 @@ class TestEquality:
         )
         plain = quantize(replace(config, fit=replace(joint.fit, epochs=0)), context, model)
         assert torch.equal(outputs(evaluator, Model(plain.arch, evaluator.stage.net)), outputs(evaluator, plain))
+
+    def test_few_bits_are_scored_with_norms_of_their_own_though_nothing_is_pruned(self, context):
+        start = samples.afresh(context, "start")
+        model = fit(fresh(samples.arch(), 0), replace(samples.FIT, epochs=20, lr=0.1), start)
+        anew, stale = evaluator_of(model, context, recalibrate=120), evaluator_of(model, context, recalibrate=0)
+        policy = spaces.whole(stale.space)
+        coarse = replace(policy, bits={name: (2,) * len(groups) for name, groups in policy.bits.items()})
+        assert anew.evaluate(coarse).quality > stale.evaluate(coarse).quality + 0.1
+        assert anew.evaluate(coarse).likeness > stale.evaluate(coarse).likeness
+        made = anew.made(coarse)
+        assert alike(outputs(anew, made), outputs(anew, Model(made.arch, anew.stage.net)))
 
     def test_what_was_evaluated_before_changes_nothing(self, context):
         model = learned(samples.arch(BlockKind.INVERTED), context)
@@ -120,9 +134,11 @@ class TestQuality:
         model = learned(samples.arch(), context)
         evaluator = evaluator_of(model, context, images=0)
         few = spaces.walked(evaluator.space, Limits(), iter(lambda: 0.6, 1.0))
-        assert evaluator.evaluate(few) < evaluator.evaluate(spaces.whole(evaluator.space))
+        whole = evaluator.evaluate(spaces.whole(evaluator.space))
+        assert evaluator.evaluate(few).quality < whole.quality
+        assert evaluator.evaluate(few).likeness < whole.likeness <= 0
         tuned = evaluator_of(model, context, images=0, tune=20, tune_lr=0.05)
-        assert tuned.evaluate(few) > evaluator.evaluate(few)
+        assert tuned.evaluate(few).quality > evaluator.evaluate(few).quality
         assert tuned.evaluate(few) == tuned.evaluate(few)
 
 
@@ -181,7 +197,7 @@ class TestRounded:
 
 def candidate(number: int) -> Candidate:
     policy = Policy({"s0": number}, {"conv": (8, 0)}, {"act": 8})
-    return Candidate(key_of(number), policy, 0.5, Bill(number, 2, 3, None), 0.25)
+    return Candidate(key_of(number), policy, -0.25, 0.5, Bill(number, 2, 3, None), 0, 0.25)
 
 
 class TestFile:

@@ -42,7 +42,7 @@ def test_so_does_one_that_evaluates_networks_on_digits(context: Context, tmp_pat
     space, ranking = space_of(model, config), ranking_of(model, context.data, config.criterion, 0)
     limits = Limits.of(config.budget, space)
 
-    def found(log: str, evaluations: int) -> tuple[list[tuple[str, float]], int]:
+    def found(log: str, evaluations: int) -> tuple[list[tuple[str, float, float]], int]:
         evaluator, known = Evaluator(model, context, space, ranking, config), Candidates(tmp_path / log)
         problem = Problem(
             space, limits, ranking, lambda policy: evaluator.candidate(policy, known), evaluator.baseline, 16, config
@@ -59,7 +59,7 @@ def test_so_does_one_that_evaluates_networks_on_digits(context: Context, tmp_pat
             history = run_agent(Agent.JOINT, problem, 1, watch).history
         except KeyboardInterrupt:
             history = ()
-        return [(each.key, each.quality) for each in history], evaluator.count
+        return [(each.key, each.likeness, each.quality) for each in history], evaluator.count
 
     whole, count = found("whole.jsonl", 100)
     assert found("killed.jsonl", 9) == ([], 9)

@@ -7,9 +7,9 @@ import pytest
 import spaces
 
 from compressor.errors import ConfigError
-from compressor.search.engine import run_agent
+from compressor.search.problem import Ledger, Problem
 from compressor.search.types import Agent, Mode, Policy
-from compressor.search.wishes import evened, fits, free, levelled, parts_of, splits, starts, walked
+from compressor.search.wishes import evened, fits, free, levelled, parts_of, splits, starts, topped, walked
 
 BUDGETS = {
     "size": spaces.budget(size=0.12),
@@ -40,11 +40,35 @@ class TestWishes:
         parts, limit, used = parts_of(problem), problem.limits.size or 0, []
         for _ in range(20):
             policy = walked(problem, levelled(problem, parts, source.random(len(parts.keep))))
-            used.append(problem.score(policy).bill.size / limit)
-        assert max(used) <= 1
-        assert np.mean(used) > 0.95  # one channel of the tiny network is several percent
+            used.append((problem.score(policy).bill.size / limit, bits_of(policy)))
+        assert max(share for share, _ in used) <= 1
+        assert np.mean([share for share, _ in used]) > 0.95  # one channel of the tiny network is several percent
+        assert min(share for share, bits in used if bits != {8}) > 0.98  # one bit of a group is a percent
 
-    def test_a_wish_above_another_of_its_layer_never_gets_fewer_bits(self):
+    def test_a_bit_that_is_left_goes_to_the_most_important_groups_that_it_is_enough_for(self):
+        problem = hunts.problem(1)
+        parts = parts_of(problem)
+        wishes = evened(problem, parts, np.ones(len(parts.keep)), 3)
+        more = topped(problem, parts, wishes)
+        assert fits(problem, more)
+        policy = free(problem, more)
+        assert policy.keep == free(problem, wishes).keep
+        assert bits_of(policy) == {3, 4}
+        assert all(groups[0] >= groups[-1] for groups in policy.bits.values())
+        for i, decision in enumerate(problem.walk().decisions):
+            if decision.kind == "bits" and decision.group == 0 and policy.bits[decision.name][0] == 3:
+                assert not fits(problem, np.where(np.arange(len(more)) == i, 4 / 8, more))
+
+    @pytest.mark.parametrize("name", BUDGETS)
+    def test_in_fixed_mode_a_bit_more_is_the_one_number_of_bits(self, name):
+        problem = hunts.problem(1, budget=BUDGETS[name], mode=Mode.FIXED, bits=5)
+        parts = parts_of(problem)
+        for wish in (0.0, 0.3, 0.6, 1.0):
+            wishes = levelled(problem, parts, np.where(parts.keep, 0.5, wish))
+            assert fits(problem, wishes)
+            assert bits_of(free(problem, wishes)) <= {0, 5}
+
+    def test_a_wish_above_another_of_its_layer_gets_fewer_bits_by_no_more_than_the_one_that_was_left(self):
         problem, source = hunts.problem(1), np.random.default_rng(3)
         parts = parts_of(problem)
         wishes = source.random(len(parts.keep))
@@ -52,7 +76,7 @@ class TestWishes:
         for decision, wish, other in zip(problem.walk().decisions, wishes, wishes[1:], strict=False):
             if decision.kind == "bits" and decision.group == 0 and wish <= other:
                 groups = policy.bits[decision.name]
-                assert groups[0] <= groups[-1]
+                assert groups[0] <= groups[-1] + 1
 
     def test_evened_ones_have_one_number_of_bits_and_fill_the_budget_with_channels(self):
         problem, source = hunts.problem(1), np.random.default_rng(3)
@@ -61,6 +85,15 @@ class TestWishes:
             policy = free(problem, evened(problem, parts, source.random(len(parts.keep)), bits))
             assert len(bits_of(policy)) == 1
             assert problem.limits.allow(problem.score(policy).bill)
+
+    @pytest.mark.parametrize("name", BUDGETS)
+    def test_a_split_of_fewer_bits_keeps_more_channels(self, name):
+        problem = hunts.problem(1, budget=BUDGETS[name])
+        found = list(splits(problem, parts_of(problem)))
+        kept = [sum(free(problem, wishes).keep.values()) for _, wishes in found]
+        assert kept == sorted(set(kept))
+        if name == "macs":
+            assert [bits for bits, _ in found] == [8]
 
     def test_starts_are_the_even_splits_with_leftover_bits_for_the_most_important_channels(self):
         problem = hunts.problem(1)
@@ -119,10 +152,26 @@ class TestRivals:
         problem, path = hunts.problem(1, evaluations=20), tmp_path / "trials.db"
         _, found = [hunts.hunt(Agent.NSGA2, problem, study=path) for _ in range(2)]  # the second writes over the first
         study = optuna.load_study(study_name="search", storage=f"sqlite:///{path}")
-        assert {trial.values[0] for trial in study.trials if trial.values} == {each.quality for each in found.history}
+        assert {trial.values[0] for trial in study.trials if trial.values} == {each.likeness for each in found.history}
         assert [each.name for each in tmp_path.iterdir()] == ["trials.db"]
 
-    def test_an_agent_without_a_way_to_the_budget_is_an_error_in_one_line(self):
-        problem = hunts.problem(1, budget=spaces.budget(size=0.06), min_keep=0.9)
-        with pytest.raises(ConfigError, match=r"^search.budget: none of \d+ candidates is within it"):
-            run_agent(Agent.UNIFORM, problem, 0, lambda units, remark: None)
+    @pytest.mark.parametrize("agent", Agent)
+    def test_a_budget_that_cannot_give_every_group_a_bit_is_met_or_refused_with_one_that_can(self, agent):
+        def tiny(size: float) -> Problem:
+            return hunts.problem(1, budget=spaces.budget(size=size), min_keep=0.9, evaluations=20)
+
+        problem = tiny(0.06)
+        assert not list(splits(problem, parts_of(problem)))
+        if agent not in (Agent.UNIFORM, Agent.STEPWISE):
+            assert problem.limits.allow(hunts.hunt(agent, problem).best.bill)
+            return
+        with pytest.raises(ConfigError, match=r"^search.budget.size=0.06: the smallest feasible value is ") as caught:
+            hunts.hunt(agent, problem)
+        said = str(caught.value)
+        assert said.endswith(f"with one number of bits for all; give that, or leave {agent} out of search.rivals")
+        feasible = float(said.partition("value is ")[2].partition(" ")[0])
+        assert hunts.hunt(agent, tiny(feasible)).unique > 0
+
+    def test_an_account_without_a_candidate_within_the_budget_is_an_error_in_one_line(self):
+        with pytest.raises(ConfigError, match=r"^search.budget: none of 0 candidates is within it"):
+            Ledger(hunts.problem(1), lambda units, remark: None).found()

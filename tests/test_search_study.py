@@ -74,6 +74,15 @@ class TestPlan:
     def test_what_changes_a_search_changes_its_key(self, settings):
         assert hunts(settings)[0].step.key != hunts()[0].step.key
 
+    @pytest.mark.parametrize(("count", "same"), [(0, True), (1, True), (2, False)])
+    def test_who_teaches_what_is_found_changes_a_search_only_where_there_are_finalists(self, count, same):
+        taught = with_final(recovery=replace(SETTINGS.joint.recovery, teacher="baseline"))
+        keys = {hunts(replace(each, finalists=count))[0].step.key for each in (SETTINGS, taught)}
+        assert len(keys) == (1 if same else 2)
+        longer = hunts(replace(SETTINGS, finalists=count, finalist_batches=9))[0].step.key
+        assert (longer in keys) is same
+        assert (hunts()[0].step.key in keys) is same
+
     def test_a_given_network_is_everybodys_baseline(self, tmp_path):
         folder = model_folder(tmp_path / "model")
         assert {h.baseline.key for h in hunts(checkpoint=str(folder))} == {joint.start(
@@ -226,6 +235,12 @@ class TestShown:
     def test_says_plainly_whether_joint_beats_step_wise(self, scores, line):
         trials = [trial(agent, 0, score) for agent, score in zip((Agent.JOINT, Agent.STEPWISE), scores, strict=True)]
         assert next(search_tables.duel_lines(study(*trials))) == line
+
+    @pytest.mark.parametrize(("size", "said"), [(195, ""), (206, ""), (193, ", at sizes of 0.200 and 0.193")])
+    def test_says_both_sizes_where_one_is_an_advantage(self, size, said):
+        rival = replace(trial(Agent.STEPWISE, 0, 0.9), cost=searches.cost(size))
+        line = next(search_tables.duel_lines(study(trial(Agent.JOINT, 0, 0.95), rival)))
+        assert line == f"joint beats step-wise P, Q: +5.00 points of accuracy on test (1 seed){said}"
 
     def test_an_interval_that_holds_0_is_said(self):
         trials = [trial(Agent.JOINT, i, 0.9 + 0.03 * (-1) ** i) for i in range(3)]

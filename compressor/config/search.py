@@ -70,7 +70,8 @@ class SearchConfig:
     channels are split by importance; `min_keep` the least share of an axis that stays; `images` those of val that a
     candidate is evaluated on (0: all); `tune` the batches of training before that, at the learning rate `tune_lr`
     and otherwise as `joint.fit`; `warmup` the evaluations before a controller learns; `noise` that on its actions;
-    `workers` the processes that search and train at once.
+    `workers` the processes that search and train at once. Of the best candidates `finalists` are scored again, to
+    choose from, after `finalist_batches` of such training with the teacher of `joint.recovery` (0 or 1: off).
     """
 
     budget: SearchBudget
@@ -95,6 +96,8 @@ class SearchConfig:
     workers: int
     figures: bool
     joint: FinalConfig
+    finalists: int
+    finalist_batches: int
 
     def __post_init__(self) -> None:
         self._check_space()
@@ -105,6 +108,9 @@ class SearchConfig:
         need(0 <= self.recalibrate <= 100_000, "search.recalibrate", self.recalibrate, "0 (off) to 100000 images")
         need(0 <= self.tune <= 100_000, "search.tune", self.tune, "0 (off) to 100000 batches")
         need(0 < self.tune_lr <= 100, "search.tune_lr", self.tune_lr, "a number above 0, at most 100")
+        need(0 <= self.finalists <= 1000, "search.finalists", self.finalists, "0 (off) to 1000 candidates")
+        batches = self.finalist_batches
+        need(1 <= batches <= 100_000, "search.finalist_batches", batches, "1 to 100000 batches")
         need(0 <= self.warmup <= 1_000_000, "search.warmup", self.warmup, "0 to 1000000 evaluations")
         need(0 <= self.noise <= 1, "search.noise", self.noise, "0 to 1")
         seeds = self.seeds

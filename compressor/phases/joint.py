@@ -3,14 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from compressor.arch import Arch, Quantization, check, condensed, keep, removable, widths
+from compressor.arch import Arch, Quantization, check, condensed, edges, keep, layer_axes, removable, widths
 from compressor.calibration import calibrate, calibrate_weights, recalibrate_norms
 from compressor.config.joint import JointConfig
 from compressor.layers import float_activations
 from compressor.model import Model, select
+from compressor.network import Rule
 from compressor.phases.quantize import quantized
 from compressor.phases.teaching import recovery_loss
 from compressor.training import Context, fit
+
+KEEPING = 8
+"""Bits of a weight from which on its rounding leaves the norms' statistics as they were."""
 
 
 def masked(arch: Arch, kept: Mapping[str, Sequence[int]], rule: Quantization) -> Arch:
@@ -28,15 +32,22 @@ def assigned(model: Model, kept: Mapping[str, Sequence[int]], rule: Quantization
     return select(model, removable(arch))
 
 
+def unsettled(arch: Arch, before: Arch) -> bool:
+    """Tell whether norms' statistics are taken anew: channels went, or a decided weight has fewer than 8 bits."""
+    rule, ends = Rule(arch), edges(arch)
+    decided = (bits for name in layer_axes(arch) if name not in ends for bits in rule.weight(name))
+    return widths(arch) != widths(before) or any(bits < KEEPING for bits in decided)
+
+
 def assign(config: JointConfig, context: Context, model: Model, teacher: Model | None = None) -> Model:
     """Prune, quantize channel by channel, and train what is left to its end.
 
-    Norms' statistics are taken anew where channels went or have 0 bits, on activations that are not rounded yet. A
-    policy that cuts nothing is quantization, bit for bit. Without epochs this is post-training.
+    Norms' statistics are taken anew where channels went or weights have fewer than 8 bits, on activations that are not
+    rounded yet. 8 bits that cut nothing are quantization, bit for bit. Without epochs this is post-training.
     """
-    before = widths(model.arch)
+    before = model.arch
     model = assigned(model, config.kept, config.quantization, config.fit.seed)
-    if widths(model.arch) != before or any(0 in w.bits for w in config.quantization.weights):
+    if unsettled(model.arch, before):
         calibrate_weights(model)
         with float_activations(model.net):
             recalibrate_norms(model, context, images=config.recalibrate, seed=config.fit.seed)

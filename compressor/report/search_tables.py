@@ -13,6 +13,9 @@ from compressor.report.text import compact, console, percent, plain
 from compressor.search.types import Agent
 from compressor.studies.joint_results import Duel, Study, Summary, mean_score
 
+UNEQUAL = 0.03
+"""Sizes that differ by more than this share of the larger one are said beside who beats whom."""
+
 TITLES = {
     Agent.JOINT: "joint",
     Agent.FLAT: "flat agent",
@@ -52,7 +55,7 @@ def agents_table(study: Study) -> Table:
             table.add_section()
     over = "over seeds" if len(study.baselines) > 1 else "over images"
     table.caption = (
-        f"search: the best candidate on val before its training; val and test: after it, with 95 % intervals {over}; "
+        f"search: the chosen candidate on val before its training; val and test: after it, with 95 % intervals {over}; "
         "size, BitOps, MACs: shares of the baseline's"
     )
     table.caption_justify = "left"
@@ -90,9 +93,18 @@ def duel_lines(study: Study) -> Iterator[str]:
     """Say how far the method is ahead of each rival on test, the step-wise way first."""
     ours = TITLES[study.settings.agent]
     for duel in sorted(study.duels, key=lambda duel: duel.rival is not Agent.STEPWISE):
-        yield f"{ours} {_verb(duel)} {TITLES[duel.rival]}: {_difference(duel, study)}"
+        said = f"{_difference(duel, study)}{_sizes(duel, study)}"
+        yield f"{ours} {_verb(duel)} {TITLES[duel.rival]}: {said}"
     if all(duel.rival is not Agent.STEPWISE for duel in study.duels):
         yield f"{ours} was not compared with the step-wise way"
+
+
+def _sizes(duel: Duel, study: Study) -> str:
+    """Say both sizes, shares of the baseline's, where one of them is an advantage."""
+    sizes = {row.agent: row.size for row in study.summaries}
+    ours, theirs = sizes[study.settings.agent], sizes[duel.rival]
+    unequal = abs(ours - theirs) > UNEQUAL * max(ours, theirs)
+    return f", at sizes of {ours:.3f} and {theirs:.3f}" if unequal else ""
 
 
 def _verb(duel: Duel) -> str:

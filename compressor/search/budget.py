@@ -43,15 +43,9 @@ class Limits:
             raise ConfigError("search.budget.latency_ms: the layers have not been timed; give the space their table")
         shares = {name: getattr(budget, name) for name in ("size", "bitops", "macs")}
         totals = {name: int(share * getattr(whole, name)) for name, share in shares.items() if share is not None}
-        limits, least = cls(**totals, latency=budget.latency_ms), least_of(space).bill()
-        for name in NAMES:
-            limit, need = getattr(limits, name), getattr(least, name)
-            if limit is None or need <= limit:
-                continue
-            if name == "latency":
-                raise ConfigError(f"search.budget.latency_ms={limit:g}: the smallest feasible value is {_up(need)}")
-            feasible = _up(need / getattr(whole, name))
-            raise ConfigError(f"search.budget.{name}={shares[name]:g}: the smallest feasible value is {feasible}")
+        limits = cls(**totals, latency=budget.latency_ms)
+        if said := shortfall(budget, limits, least_of(space).bill(), whole):
+            raise ConfigError(said)
         return limits
 
     def totals(self) -> tuple[float | None, ...]:
@@ -61,6 +55,19 @@ class Limits:
     def allow(self, bill: Bill) -> bool:
         """Tell whether a bill is within every limit."""
         return all((limit := getattr(self, name)) is None or getattr(bill, name) <= limit for name in NAMES)
+
+
+def shortfall(budget: SearchBudget, limits: Limits, least: Bill, whole: Bill) -> str:
+    """Say which limit the least that is possible exceeds, and what would be right; '' where it exceeds none."""
+    for name in NAMES:
+        limit, need = getattr(limits, name), getattr(least, name)
+        if limit is None or need <= limit:
+            continue
+        setting = "latency_ms" if name == "latency" else name
+        feasible = need if name == "latency" else need / getattr(whole, name)
+        given = f"search.budget.{setting}={getattr(budget, setting):g}"
+        return f"{given}: the smallest feasible value is {_up(feasible)}"
+    return ""
 
 
 def _up(value: float) -> str:

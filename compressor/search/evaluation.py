@@ -1,25 +1,30 @@
 """How good a policy is, without training it to its end: one network whose tensors are exchanged, never rebuilt."""
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from compressor.arch import condensed, keep, removable, widths
+from compressor.arch import condensed, keep, removable
 from compressor.calibration import calibrate, recalibrate_norms
-from compressor.config.fit import Schedule
+from compressor.config.fit import FitConfig, Schedule
 from compressor.config.joint import JointConfig
 from compressor.config.search import SearchConfig
 from compressor.data.types import Split
+from compressor.errors import TrainingError
 from compressor.layers import float_activations
+from compressor.losses import Loss
 from compressor.model import Model
-from compressor.phases.joint import assign, masked
-from compressor.quality import per_image
+from compressor.phases.joint import assign, masked, unsettled
+from compressor.phases.teaching import recovery_loss
 from compressor.routing import all_outputs
 from compressor.search.budget import bill_of
 from compressor.search.candidates import Candidates, key_of
+from compressor.search.scoring import Score, score_of
 from compressor.search.space import Space, realise
 from compressor.search.stage import Plan, Stage
 from compressor.search.types import Candidate, Policy
@@ -29,8 +34,7 @@ from compressor.training import Context, batches, begin, learn, prepare
 class Evaluator:
     """Evaluates policies of one model on a fixed part of val.
 
-    The quality is that of what `phases.joint.assign` would make without epochs: the mean accuracy (0..1), or minus the
-    mean absolute error. `baseline` is the model's own.
+    A score is that of what `phases.joint.assign` would make without epochs. `baseline` is the model's own quality.
     """
 
     def __init__(
@@ -46,7 +50,8 @@ class Evaluator:
         self.targets = torch.from_numpy(np.array(self.val.targets))
         self.stage = Stage(model)
         self.count, self.seconds = 0, 0.0
-        self.baseline = self._quality(model)
+        self.whole = all_outputs(model, self.val)[-1]
+        self.baseline = self._score(model).quality
 
     @property
     def per_second(self) -> float:
@@ -70,33 +75,44 @@ class Evaluator:
         how = [config.images, config.recalibrate, config.tune, config.tune_lr]
         return key_of(plan, how, config.joint, self.context.data.fingerprint)
 
-    def evaluate(self, policy: Policy) -> float:
-        """Give the quality of a policy."""
+    def evaluate(self, policy: Policy) -> Score:
+        """Give the score of a policy."""
         return self._evaluate(policy, self.plan(policy))
 
     def candidate(self, policy: Policy, known: Candidates) -> Candidate:
         """Evaluate a policy, or give what is known of the same network, and remember it."""
-        began, plan = time.monotonic(), self.plan(policy)
-        key = self._key(plan)
+        plan = self.plan(policy)
+        return self._noted(self._key(plan), policy, self.config.tune, known, lambda: self._evaluate(policy, plan))
+
+    def finalist(self, policy: Policy, known: Candidates) -> Candidate:
+        """Score a policy after a short training with the final one's teacher, or give what is known; remember it."""
+        batches = self.config.finalist_batches
+        key = key_of(self.key(policy), "finalist", batches)
+        return self._noted(key, policy, batches, known, lambda: self._trained(policy, batches, taught=True))
+
+    def _noted(
+        self, key: str, policy: Policy, batches: int, known: Candidates, score: Callable[[], Score]
+    ) -> Candidate:
         if (found := known.get(key)) is None:
-            quality = self._evaluate(policy, plan)
-            found = Candidate(key, policy, quality, bill_of(policy, self.space), time.monotonic() - began)
+            began, got = time.monotonic(), score()
+            bill, seconds = bill_of(policy, self.space), time.monotonic() - began
+            found = Candidate(key, policy, got.likeness, got.quality, bill, batches, seconds)
             known.add(found)
         return found
 
-    def _evaluate(self, policy: Policy, plan: Plan) -> float:
+    def _evaluate(self, policy: Policy, plan: Plan) -> Score:
         began, config = time.monotonic(), self.config
         if config.tune:
-            quality = self._quality(self._tuned(policy))
+            score = self._trained(policy, config.tune)
         else:
             made, seed = self.stage.play(plan), config.joint.fit.seed
-            if _cuts(plan, self.model):
+            if unsettled(plan.arch, self.model.arch):
                 with float_activations(made.net):
                     recalibrate_norms(made, self.context, images=config.recalibrate, seed=seed)
             calibrate(made, self.context, images=config.joint.calibrate, seed=seed)
-            quality = self._quality(made)
+            score = self._score(made)
         self.count, self.seconds = self.count + 1, self.seconds + time.monotonic() - began
-        return quality
+        return score
 
     def made(self, policy: Policy) -> Model:
         """Make the network of a policy, trained for no epoch."""
@@ -106,17 +122,24 @@ class Evaluator:
         config = JointConfig(kept, rule, self.config.recalibrate, joint.calibrate, joint.recovery, fit)
         return assign(config, self.context, self.model)
 
-    def _tuned(self, policy: Policy) -> Model:
+    def _trained(self, policy: Policy, count: int, *, taught: bool = False) -> Score:
+        """Score the network of a policy after some batches of training; one that diverges is the worst."""
+        try:
+            return self._score(self._tuned(policy, count, taught=taught))
+        except TrainingError:
+            return self._scored(torch.full_like(self.whole, math.nan))
+
+    def _tuned(self, policy: Policy, count: int, *, taught: bool) -> Model:
         """Make the network of a policy and train it for some batches, at one learning rate."""
         model, config, train = self.made(policy), self.config, self.context.data.train
         per_epoch = max(1, len(train) // config.joint.fit.batch)
-        epochs = -(-config.tune // per_epoch)
+        epochs = -(-count // per_epoch)
         fit = replace(
             config.joint.fit, epochs=epochs, lr=config.tune_lr, warmup=0.0, schedule=Schedule.CONSTANT, ema=0.0
         )
-        fitting = begin(model, fit, self.context)
+        fitting = begin(model, fit, self.context, self._loss(fit) if taught else None)
         model.net.train()
-        left = config.tune
+        left = count
         for epoch in range(epochs):
             fitting.place.epoch, fitting.place.batch = epoch, 0
             for images, targets in batches(train, fit.batch, seed=fit.seed, epoch=epoch):
@@ -127,15 +150,17 @@ class Evaluator:
         model.net.to("cpu").eval()
         return model
 
-    def _quality(self, model: Model) -> float:
-        out = all_outputs(model, self.val)[-1]
-        return per_image(out, self.targets, self.context.data.task).double().mean().item()
+    def _loss(self, fit: FitConfig) -> Loss | None:
+        """Give what the final training minimises; a teacher is a copy, as it is laid out anew."""
+        recovery = self.config.joint.recovery
+        teacher = deepcopy(self.model) if recovery.teacher == "baseline" else None
+        return recovery_loss(recovery, self.context, teacher, fit)
 
+    def _score(self, model: Model) -> Score:
+        return self._scored(all_outputs(model, self.val)[-1])
 
-def _cuts(plan: Plan, model: Model) -> bool:
-    """Tell whether a plan prunes or masks anything, so that norms' statistics are taken anew."""
-    explicit = plan.arch.quantization.weights if plan.arch.quantization else ()
-    return widths(plan.arch) != widths(model.arch) or any(0 in w.bits for w in explicit)
+    def _scored(self, out: torch.Tensor) -> Score:
+        return score_of(out, self.whole, self.targets, self.context.data.task)
 
 
 def _part(split: Split, count: int) -> Split:

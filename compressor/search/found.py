@@ -37,8 +37,9 @@ class LayerNote:
 class Found:
     """The content of found.json.
 
-    `baseline` is the quality of the uncompressed network on the same images; `best` is the candidate's key. `kept` and
-    `quantization` are what the network of the best policy is made with. `seconds` and `unique` count all sittings.
+    `baseline` is the quality of the uncompressed network on the same images; `best` is the key of the candidate that
+    was chosen, not by its `quality`. `kept` and `quantization` are what the network of the best policy is made with.
+    `seconds` and `unique` count all sittings.
     """
 
     schema: int

@@ -1,4 +1,4 @@
-"""The genetic rival: NSGA-II of optuna, with quality and cost as its two objectives."""
+"""The genetic rival: NSGA-II of optuna, with likeness and cost as its two objectives."""
 
 import os
 from pathlib import Path
@@ -35,8 +35,8 @@ def nsga2(problem: Problem, ledger: Ledger, seed: int, study: Path | None = None
         trial = bred.ask()
         wishes = np.array([trial.suggest_float(name, 0.0, 1.0) for name in names])
         candidate = ledger.judge(walked(problem, levelled(problem, parts, wishes)))
-        bred.tell(trial, [candidate.quality, _cost(candidate.bill, problem)])
-        return candidate.quality
+        bred.tell(trial, [candidate.likeness, _cost(candidate.bill, problem)])
+        return candidate.likeness
 
     def given(wishes: np.ndarray) -> float:
         bred.enqueue_trial(dict(zip(names, wishes.tolist(), strict=True)))

@@ -12,7 +12,7 @@ from compressor.search.opening import opening, probes_of
 from compressor.search.problem import Ledger, Problem
 from compressor.search.types import Agent, Candidate, Policy
 from compressor.search.walk import Walk
-from compressor.search.wishes import Parts, Settle, evened, free, levelled, parts_of, splits, walked
+from compressor.search.wishes import Parts, Settle, evened, free, levelled, parts_of, splits_for, walked
 
 SHARED = 0.8
 """How much of the noise the groups of one layer share; sqrt(1 - 0.8^2) is each group's own."""
@@ -80,7 +80,7 @@ class Team:
         )
 
     def judge(self, wishes: np.ndarray) -> float:
-        """Evaluate wishes, brought to the budget; remember the episode if it is new; give its quality."""
+        """Evaluate wishes, brought to the budget; remember the episode if it is new; give its likeness."""
         wishes = self._settle(wishes)
         walk, seen = self.problem.walk(), [([], []) for _ in self._kinds]
         for wish in wishes.tolist():
@@ -95,7 +95,7 @@ class Team:
             for controller, each in zip(self._controllers, played, strict=True):
                 controller.store(each, len(self.episodes))
             self.episodes.append(Episode(wishes, candidate, played))
-        return candidate.quality
+        return candidate.likeness
 
     def play(self, noise: float) -> None:
         """Let the actors decide an episode, with noise of a standard deviation on their wishes."""
@@ -132,7 +132,7 @@ class Team:
 
     def refine(self) -> None:
         """Try a small change of one of the best episodes: of several new ones, what the critics expect most of."""
-        best = sorted(self.episodes, key=lambda episode: -episode.candidate.quality)[:ELITE]
+        best = sorted(self.episodes, key=lambda episode: -episode.candidate.likeness)[:ELITE]
         episode = best[min(self._source.geometric(0.4) - 1, len(best) - 1)]
         other, tried = best[self._source.integers(len(best))], []
         for _ in range(DRAWN):
@@ -166,7 +166,7 @@ class Team:
 
     def learn(self) -> None:
         """Let every controller learn from all that is remembered."""
-        rewards = rewards_of(np.array([episode.candidate.quality for episode in self.episodes]))
+        rewards = rewards_of(np.array([episode.candidate.likeness for episode in self.episodes]))
         for controller in self._controllers:
             controller.learn(rewards)
 
@@ -193,11 +193,11 @@ class Team:
             self.play(self.problem.config.noise * LAST_NOISE**done)
 
 
-def rewards_of(qualities: np.ndarray) -> np.ndarray:
-    """Turn the qualities of all episodes into rewards in [-1, 1]: their ranks, so the baseline moves with them."""
-    _, ranks, counts = np.unique(qualities, return_inverse=True, return_counts=True)
+def rewards_of(likenesses: np.ndarray) -> np.ndarray:
+    """Turn the likenesses of all episodes into rewards in [-1, 1]: their ranks, so the baseline moves with them."""
+    _, ranks, counts = np.unique(likenesses, return_inverse=True, return_counts=True)
     below = np.cumsum(counts) - counts
-    return ((2 * below + counts) / len(qualities) - 1.0)[ranks]
+    return ((2 * below + counts) / len(likenesses) - 1.0)[ranks]
 
 
 def joint(problem: Problem, ledger: Ledger, seed: int) -> None:
@@ -235,10 +235,13 @@ def stepwise(problem: Problem, ledger: Ledger, seed: int) -> None:
     How much is pruned follows from the bits. Which channels go is searched by what pruning alone loses (weights of 8
     bits lose next to nothing), as the technique that comes first knows nothing of the second; the best pruned networks
     are then quantized. Half of the evaluations go to all numbers of bits alike, the other half to the best.
+
+    Raises:
+        ConfigError: no number of bits for all is within the budget.
     """
     parts = parts_of(problem)
     chains = {}
-    for number, wishes in splits(problem, parts):
+    for number, wishes in splits_for(Agent.STEPWISE, problem, parts):
         chains[number] = Chain(problem, ledger, parts, seed, number)
         chains[number].quantize(wishes)
     each = ledger.left // (2 * len(chains))
@@ -267,14 +270,14 @@ class Chain:
         if evaluations > quantized:
             self._team.run(evaluations - quantized)
         last = self.ledger.left - quantized
-        for episode in sorted(self._team.episodes, key=lambda episode: -episode.candidate.quality):
+        for episode in sorted(self._team.episodes, key=lambda episode: -episode.candidate.likeness):
             if self.ledger.left <= max(0, last):
                 return
             self.quantize(episode.wishes)
 
     def quantize(self, wishes: np.ndarray) -> None:
         """Judge what wishes come to after both."""
-        self.best = max(self.best, self.ledger.judge(walked(self.problem, wishes)).quality)
+        self.best = max(self.best, self.ledger.judge(walked(self.problem, wishes)).likeness)
 
 
 AGENTS = {

@@ -32,10 +32,10 @@ def opening(
     """Judge the even splits, then the best of them with less of one axis, tensor or layer, which others then get.
 
     So many are probed, in random order; then what lost much for the little that it freed gets more, at once.
-    `judge` brings wishes to the budget and gives their quality.
+    `judge` brings wishes to the budget and gives their likeness.
     """
     tried = [(judge(wishes), wishes) for wishes in starts(problem, parts)]
-    quality, best = max(tried, key=lambda each: each[0])
+    likeness, best = max(tried, key=lambda each: each[0])
     places = source.permutation(parts.places.max() + 1)[:probes]
     if not len(places):
         return
@@ -43,7 +43,7 @@ def opening(
     lost, freed = np.zeros(len(places)), np.zeros(len(places))
     for i, place in enumerate(places):
         less = np.where(parts.places == place, np.clip(best - PROBE, 0.0, 1.0), best)
-        lost[i], freed[i] = quality - judge(less), (spent - _used(problem, less)).sum()
+        lost[i], freed[i] = likeness - judge(less), (spent - _used(problem, less)).sum()
     if lost.max() <= 0 or freed.max() <= 0:
         return
     worth = np.maximum(lost, LEAST * lost.max()) / np.maximum(freed, LEAST * freed.max())

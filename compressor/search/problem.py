@@ -43,7 +43,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Found:
-    """What an agent came to: the best candidate within the budget and all it evaluated, in order.
+    """What an agent came to: the most alike candidate within the budget and all it evaluated, in order.
 
     `unique` is the number of different candidates, `seconds` the time of the agent and its evaluations.
     """
@@ -95,7 +95,7 @@ class Ledger:
     def _enter(self, candidate: Candidate) -> None:
         self._history[candidate.key] = candidate
         within = self._problem.limits.allow(candidate.bill)
-        if within and (self.best is None or candidate.quality > self.best.quality):
+        if within and (self.best is None or candidate.likeness > self.best.likeness):
             self.best = candidate
         self._watch(1, f"best {self.best.quality:.4f}" if self.best else "")
 

@@ -13,6 +13,7 @@ from compressor.search.budget import Limits
 from compressor.search.candidates import Candidates
 from compressor.search.engine import Found, Problem, run_agent
 from compressor.search.evaluation import Evaluator
+from compressor.search.finals import winner
 from compressor.search.space import EDGE, Layer, Space, ranking_of, realise, space_of, split
 from compressor.search.timing import latency_of
 from compressor.search.types import Candidate, Policy
@@ -22,7 +23,8 @@ from compressor.training import Context, title
 def search(config: SearchTask, context: Context, model: Model) -> Model:
     """Let an agent search, note what it found, and make the network of the best policy without training it.
 
-    Every candidate is noted in the draft: a search that is run again there is told what was noted, and goes on.
+    The best is the winner of the finals, where there are any. Every candidate is noted in the draft: a search that is
+    run again there is told what was noted, and goes on.
 
     Raises:
         ConfigError: the agent cannot meet the budget, or a package of the extra `search` is missing.
@@ -39,8 +41,10 @@ def search(config: SearchTask, context: Context, model: Model) -> Model:
             return evaluator.candidate(policy, log)
 
         problem = Problem(space, limits, ranking, score, evaluator.baseline, settings.evaluations, settings)
-        with context.progress(title(context), settings.evaluations) as advance:
+        with context.progress(title(context), settings.evaluations + settings.finalists) as advance:
             found = run_agent(config.agent, problem, config.seed, advance, scratch / TRIALS)
+            best = winner(problem, found, lambda policy: evaluator.finalist(policy, log), advance)
+        found = replace(found, best=best)
         write_json(scratch / FOUND, _noted(config, problem, found, earlier))
         return evaluator.made(found.best.policy)
 

@@ -59,12 +59,15 @@ class Bill:
 class Candidate:
     """A policy that was evaluated.
 
-    `key` is the digest of all that was evaluated; `quality` is that of the fixed subset of val; `seconds` is the time
-    its evaluation took.
+    `key` is the digest of all that was evaluated; `likeness` and `quality` are those of the fixed subset of val, the
+    one to decide by and the other to show (`scoring.Score`), after so many `batches` of training; `seconds` is the
+    time its evaluation took.
     """
 
     key: str
     policy: Policy
+    likeness: float
     quality: float
     bill: Bill
+    batches: int
     seconds: float

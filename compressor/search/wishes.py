@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressor.search.budget import Limits, Tally
+from compressor.errors import ConfigError
+from compressor.search.budget import Limits, Tally, shortfall
 from compressor.search.problem import Problem
 from compressor.search.space import MOST
-from compressor.search.types import Mode, Policy
+from compressor.search.types import Agent, Mode, Policy
 from compressor.search.walk import Walk
 
 HALVINGS = 10
@@ -51,26 +52,27 @@ def parts_of(problem: Problem) -> Parts:
 
 def walked(problem: Problem, wishes: np.ndarray) -> Policy:
     """Walk wishes (decisions,) within the budget: each becomes the nearest integer that the rest can pay for."""
-    return _followed(problem.walk(), wishes)
+    return _followed(problem.walk(), wishes).policy()
 
 
 def free(problem: Problem, wishes: np.ndarray) -> Policy:
     """Give what wishes (decisions,) mean where nothing is limited."""
-    return _followed(Walk(problem.space, Limits()), wishes)
-
-
-def _followed(walk: Walk, wishes: np.ndarray) -> Policy:
-    for wish in wishes.tolist():
-        walk.choose(wish)
-    return walk.policy()
+    return _freely(problem, wishes).policy()
 
 
 def billed(problem: Problem, wishes: np.ndarray) -> Tally:
     """Count what wishes would cost where nothing is limited."""
-    walk = Walk(problem.space, Limits())
+    return _freely(problem, wishes).tally
+
+
+def _freely(problem: Problem, wishes: np.ndarray) -> Walk:
+    return _followed(Walk(problem.space, Limits()), wishes)
+
+
+def _followed(walk: Walk, wishes: np.ndarray) -> Walk:
     for wish in wishes.tolist():
         walk.choose(wish)
-    return walk.tally
+    return walk
 
 
 def fits(problem: Problem, wishes: np.ndarray) -> bool:
@@ -105,7 +107,7 @@ def filled(
 def levelled(problem: Problem, parts: Parts, wishes: np.ndarray, floor: int = 0) -> np.ndarray:
     """Bring wishes to the budget: fewer channels only if the fewest bits are too many, then as many bits as fit.
 
-    Where all bits fit, more channels follow. No group of channels has fewer bits than `floor`.
+    Where all bits fit, more channels follow, else single bits. No group of channels has fewer bits than `floor`.
     """
     least = np.where(parts.bits, floor / problem.walk().top, 0.0)
     paid = parts.bits | parts.acts if problem.limits.bitops is not None else parts.bits
@@ -113,8 +115,36 @@ def levelled(problem: Problem, parts: Parts, wishes: np.ndarray, floor: int = 0)
     keeps = filled(problem, np.where(paid, least, wishes), parts.keep, high=0.0)
     settled = filled(problem, np.where(parts.keep, keeps, wishes), paid, least=least)
     if settled[paid].min() < 1.0:
-        return settled
+        return topped(problem, parts, settled)
     return filled(problem, settled, parts.keep, low=0.0)
+
+
+def topped(problem: Problem, parts: Parts, wishes: np.ndarray) -> np.ndarray:
+    """Give one group after the other one bit more, the first of `rank` first, where the budget still holds it.
+
+    Once it does not hold it for a group, the less important groups of that layer get none either. In fixed mode a bit
+    more is the one number of bits instead of 0. Wishes that are above the budget stay as they are.
+    """
+    walk, wishes = _freely(problem, wishes), wishes.copy()
+    tally, refused = walk.tally, set[str]()
+    if not tally.within(problem.limits):
+        return wishes
+    for i in np.argsort(parts.rank):
+        layer, group = walk.decisions[i].name, walk.decisions[i].group
+        if not parts.bits[i] or layer in refused:
+            continue
+        number = tally.index[layer]
+        before, sizes = tally.bits[number][group], tally.sizes[tally.layers[number].writes]
+        more = next((bits for bits in tally.options if bits > before), None)
+        if more is None or group >= len(sizes):
+            continue
+        tally.weigh(layer, group, more)
+        if tally.within(problem.limits):
+            wishes[i] = more / walk.top
+        else:
+            tally.weigh(layer, group, before)
+            refused.add(layer)
+    return wishes
 
 
 def evened(problem: Problem, parts: Parts, wishes: np.ndarray, bits: int | None = None) -> np.ndarray:
@@ -140,19 +170,37 @@ def widths_of(problem: Problem) -> tuple[int, ...]:
 def splits(problem: Problem, parts: Parts) -> Iterator[tuple[int, np.ndarray]]:
     """Give even splits between sparsity and bits: for falling bits the one share of all axes that fits.
 
-    The last is the first whose channels all stay: fewer bits would only lose.
+    Fewer bits with which no more channels stay would only lose; such splits are left out.
     """
-    everything = np.ones(len(parts.keep))
+    everything, kept = np.ones(len(parts.keep)), {}
     for bits in widths_of(problem):
         wishes = evened(problem, parts, everything, bits)
-        if fits(problem, wishes):
+        tally = billed(problem, wishes)
+        if tally.within(problem.limits) and tally.sizes != kept:
+            kept = tally.sizes
             yield bits, wishes
         if wishes[parts.keep].min() == 1.0:
             return
 
 
+def splits_for(agent: Agent, problem: Problem, parts: Parts) -> list[tuple[int, np.ndarray]]:
+    """Give the even splits to an agent that knows no other policies.
+
+    Raises:
+        ConfigError: none is within the budget; the line says what the least of them costs.
+    """
+    if found := list(splits(problem, parts)):
+        return found
+    least = with_bits(problem, parts, np.zeros(len(parts.keep)), widths_of(problem)[-1])
+    said = shortfall(problem.config.budget, problem.limits, billed(problem, least).bill(), problem.space.baseline)
+    raise ConfigError(f"{said} with one number of bits for all; give that, or leave {agent} out of search.rivals")
+
+
 def starts(problem: Problem, parts: Parts) -> Iterator[np.ndarray]:
-    """Give the even splits with what they leave: where a bit is left for some groups, the most important have it."""
+    """Give the even splits with what they leave: where a bit is left for some groups, the most important have it.
+
+    Where not every group can have a bit, that is all there is.
+    """
     spread = np.where(parts.keep, 0.0, (1 - parts.rank) / problem.walk().top)
-    for _, wishes in splits(problem, parts):
+    for wishes in [each for _, each in splits(problem, parts)] or [np.zeros(len(parts.keep))]:
         yield levelled(problem, parts, np.clip(wishes + spread, 0.0, 1.0))

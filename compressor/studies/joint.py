@@ -107,10 +107,16 @@ def _uncompressed(source: Source) -> Source:
 
 
 def task(settings: SearchConfig, agent: Agent, seed: int, latency: str | None, data: Data) -> SearchTask:
-    """Give all that a search depends on: who else searches, and how long what is found is trained, change nothing."""
+    """Give all that a search depends on: who else searches, and how long what is found is trained, change nothing.
+
+    Who teaches what is found changes something only where there are finalists.
+    """
     joint = settings.joint
+    if settings.finalists < 2:
+        joint = replace(joint, recovery=replace(joint.recovery, teacher="none"))
+        settings = replace(settings, finalists=0, finalist_batches=1)
     fit = _seeded(replace(joint.fit, epochs=0, lr=settings.tune_lr, warmup=0.0), seed, data)
-    joint = replace(joint, recovery=replace(joint.recovery, teacher="none"), fit=fit)
+    joint = replace(joint, fit=fit)
     search = replace(settings, agent=Agent.JOINT, rivals=(), seeds=(seed,), workers=1, figures=False, joint=joint)
     return SearchTask(search, agent, seed, latency)
 

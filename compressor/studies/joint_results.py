@@ -41,7 +41,7 @@ class Trial:
     """One agent with one seed.
 
     `search` is the key of its search, `keys` those of the training of what it found, first to last. `proxy` is the
-    best candidate's score on the subset of val, before that training; `val`, `test` and `cost` are of the trained
+    chosen candidate's score on the subset of val, before any training; `val`, `test` and `cost` are of the trained
     network, `latency_ms` what the layers' timings say of it where latency is limited. `evaluations` are different
     candidates, `seconds` the search's.
     """
