@@ -16,7 +16,8 @@ class JointConfig:
 
     `kept` are the rising indices of the channels that stay, of each axis that loses some; `quantization` is of the
     network that this leaves, so explicit bits are one number or one for each channel that stays. `recalibrate` images
-    set the norms' statistics anew where channels go or have 0 bits; `calibrate` images set activations' ranges.
+    set the norms' statistics anew where channels go or have fewer than 8 bits; `calibrate` images set activations'
+    ranges.
     """
 
     kept: dict[str, tuple[int, ...]]
