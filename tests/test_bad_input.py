@@ -28,6 +28,9 @@ WRONG = {
         "quantize checkpoint=cut": "cut",
         f"evaluate checkpoint={'x' * 300}": "File name too long",
         "evaluate checkpoint=~/nowhere": f"{Path.home()}/nowhere: no arch.json",
+        "predict model=cut input=file predict.output=.": "predict.output=.: names no file; give one",
+        "predict model=cut input=file predict.output=/": "predict.output=/: names no file",
+        "predict model=cut input=file predict.output=": "predict.output=: names no file",
     },
     "run": {
         # words that are no settings

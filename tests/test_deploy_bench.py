@@ -4,16 +4,20 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import jsonschema
 import numpy as np
 import pytest
+import samples
+import torch
 from terminal import TINY, Ended, call
 
 import compressor
 from compressor.deploy.bench_engines import ENGINES, choose
 from compressor.deploy.bench_machine import Machine, fast_flags
 from compressor.deploy.bench_memory import measured, peak_of
+from compressor.deploy.bench_stats import Cell
 from compressor.errors import ConfigError, ModelError
 
 SCHEMA = json.loads((Path(compressor.__file__).parent / "schemas" / "bench.schema.json").read_text())
@@ -184,3 +188,16 @@ def test_the_script_that_times_rivals_names_what_it_lacks(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(SystemExit, match=r"bench_rivals needs the package nncf: pip install"):
         runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "bench_rivals"))
+
+
+def test_the_script_that_times_rivals_counts_what_each_arithmetic_answers_otherwise(monkeypatch) -> None:
+    for package in ("openvino", "onnxruntime"):
+        pytest.importorskip(package)
+    monkeypatch.setitem(sys.modules, "nncf", ModuleType("nncf"))
+    script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "bench_rivals"))
+    model, images = samples.model(samples.arch()), samples.images(70).numpy()
+    own = model.net(torch.from_numpy(images))[-1].argmax(dim=1).numpy()
+    found = {Cell(script[name], "onnxruntime", "fp32"): own.copy() for name in ("OURS", "FUSED")}
+    found[Cell(script["FUSED"], "onnxruntime", "fp32")][:3] += 1
+    counts = {"images": 70, "compressor": 0, "compressor, fused arithmetic": 3}
+    assert script["unlike_torch"](found, model, images) == counts

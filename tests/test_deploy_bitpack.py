@@ -1,11 +1,14 @@
 """Integers in as few bits as they need."""
 
+import tracemalloc
+
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compressor.deploy import bitpack
 from compressor.deploy.bitpack import pack, pack_widths, packed_bytes, top, unpack, unpack_widths
 from compressor.errors import ModelError
 
@@ -22,7 +25,38 @@ def layers(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return integers, bits
 
 
+def plainly(integers: np.ndarray, bits: np.ndarray) -> np.ndarray:
+    """Pack as the format is described, one integer after another."""
+    digits = []
+    for width in range(1, 9):
+        for value in integers[bits == width].ravel().tolist():
+            code = (value + 1) // 2 if width == 1 else value + top(width)
+            digits += [code >> place & 1 for place in range(width)]
+    return np.packbits(np.array(digits, np.uint8), bitorder="little")
+
+
 class TestBits:
+    @pytest.mark.parametrize("chunk", [1, 3, 8, 2**16])
+    @given(layers())
+    def test_bytes_are_as_described_however_much_is_packed_at_once(self, chunk, layer):
+        integers, bits = layer
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bitpack, "CHUNK", chunk)
+            data = pack(integers, bits)
+            np.testing.assert_array_equal(data, plainly(integers, bits))
+            np.testing.assert_array_equal(unpack(data, bits, integers.shape[1]), integers)
+
+    def test_a_large_layer_takes_a_few_bytes_an_integer_while_it_is_packed_and_read(self):
+        integers, bits = np.zeros((64, 2**15), np.int8), np.repeat(np.arange(1, 9, dtype=np.uint8), 8)
+        integers[:8] = 1
+        tracemalloc.start()
+        try:
+            data = pack(integers, bits)
+            unpack(data, bits, integers.shape[1])
+            assert tracemalloc.get_traced_memory()[1] < 3 * integers.size
+        finally:
+            tracemalloc.stop()
+
     @given(layers())
     def test_integers_of_any_widths_come_back(self, layer):
         integers, bits = layer

@@ -2,25 +2,27 @@
 
 import json
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import deployed
+import graphs
 import numpy as np
 import pytest
 import samples
 import torch
 from terminal import TINY, call, process
 
-from compressor.arch import Task, TaskKind
+from compressor.arch import Bits, BlockKind, Task, TaskKind
 from compressor.codec import digest_file, encode
 from compressor.config import Arithmetic, Container, Engine, ExportConfig, ExportFormat
 from compressor.deploy import parity as agreement
 from compressor.deploy.export import export
 from compressor.deploy.note import EXPORT, ExportNote, read_note
 from compressor.deploy.parity import TOLERANCE, DisagreementError, compare, differing, engines_for
-from compressor.deploy.runtime import Predictions, load_export
+from compressor.deploy.runtime import Predictions
 from compressor.errors import CompressorError, ConfigError, ModelError, StoreError
-from compressor.routing import route
+from compressor.report.export import size_line
 
 SMALLEST = ExportConfig(ExportFormat.ONNX, Container.SMALLEST)
 CONFIGS = {"onnx": deployed.ONNX, "smallest": SMALLEST, "openvino": deployed.OPENVINO, "packed": deployed.PACKED}
@@ -38,23 +40,6 @@ def exported(config: ExportConfig, checkpoint: Path, folder: Path, digits) -> Ex
 
 @pytest.mark.parametrize("name", CONFIGS)
 class TestExport:
-    def test_says_how_well_each_engine_agrees_with_pytorch(self, name, checkpoint, digits, tmp_path):
-        note = exported(CONFIGS[name], checkpoint, tmp_path / "made", digits)
-        assert note == read_note(tmp_path / "made")
-        assert (note.parity.images, note.parity.allowed, note.parity.score) == (120, 1, "accuracy")
-        outputs, taken = route(deployed.exiting(), digits.test)
-        right = outputs.argmax(dim=1).numpy() == digits.test.targets
-        assert note.parity.reference == pytest.approx(right.mean())
-        assert note.parity.engines
-        for found in note.parity.engines:
-            if found.refused is None:
-                assert found.differing is not None
-                assert found.differing <= 1
-                answers = load_export(tmp_path / "made", found.engine, threads=1).predict(digits.test.images[:])
-                same = outputs.numpy().argmax(1) == answers.outputs.argmax(1)
-                assert found.differing == (~same).sum()
-                assert found.moved == (answers.exits != taken.numpy()).sum()
-
     def test_names_its_source_and_its_files_by_digest(self, name, checkpoint, digits, tmp_path):
         note = exported(CONFIGS[name], checkpoint, tmp_path / "made", digits)
         assert note.source.key == f"given-{note.source.model}"
@@ -99,6 +84,23 @@ class TestArithmetic:
         made = arithmetic(deployed.ONNX, checkpoint, tmp_path / "auto", digits)
         assert made == arithmetic(self.EXACT, checkpoint, tmp_path / "exact", digits)
         assert made[0] is Arithmetic.EXACT
+
+    def test_says_which_layers_of_integers_it_computes_in_float(self, context, digits, tmp_path):
+        arch = samples.compressed(BlockKind.SEPARABLE, bits=Bits(8, 8))
+        model = deployed.folder_of(graphs.model(arch, context), tmp_path / "model")
+        note = exported(replace(self.EXACT, differing=1.0), model, tmp_path / "made", digits)
+        assert note == read_note(tmp_path / "made")
+        named = {stage.file: stage.in_float for stage in note.stages if stage.in_float}
+        depthwise = {f"blocks.s{s}b{b}.conv1" for s in (0, 1) for b in (0, 1)}
+        assert set().union(*named.values()) & depthwise
+        assert set().union(*named.values()) <= depthwise
+        assert size_line(note).splitlines()[1:] == [
+            f"{file} computes in float32 what was trained in integers: {', '.join(layers)}"
+            for file, layers in named.items()
+        ]
+        fused = exported(replace(self.FUSED, differing=1.0), model, tmp_path / "fused", digits)
+        assert "in_float" not in (tmp_path / "fused" / EXPORT).read_text()
+        assert len(size_line(fused).splitlines()) == 1
 
     def test_is_of_onnx_alone(self, checkpoint, digits, tmp_path):
         assert exported(deployed.PACKED, checkpoint, tmp_path / "made", digits).arithmetic is None
@@ -253,6 +255,24 @@ def test_the_note_is_plain_json(checkpoint, digits, tmp_path):
     assert data == encode(note)
     assert data["container"] is None
     assert replace(note, schema=1) == note
+
+
+def test_packages_that_are_not_installed_but_on_the_path_have_a_version_too(checkpoint, digits, tmp_path, monkeypatch):
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    versions = exported(deployed.PACKED, checkpoint, tmp_path / "made", digits).versions
+    assert versions == {"compressor": "unknown", "torch": torch.__version__, "numpy": np.__version__}
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_answers_that_are_not_finite_are_no_export_but_one_line(number, checkpoint, digits, tmp_path, monkeypatch):
+    real = agreement.compare
+    monkeypatch.setattr(agreement, "compare", lambda *args: replace(real(*args), largest=float(number)))
+    with pytest.raises(ModelError, match=f"^{checkpoint}: an answer or a score is not finite; nothing was exported"):
+        exported(deployed.PACKED, checkpoint, tmp_path / "made", digits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_package_is_told_before_the_model_is_read(tmp_path, digits, monkeypatch):

@@ -18,7 +18,7 @@ from terminal import TINY, Ended, call
 from test_deploy_bench import QUICK, SCHEMA
 
 import compressor
-from compressor.arch import Routing
+from compressor.arch import Exits, Routing
 from compressor.config import PredictFormat
 from compressor.data import load_data
 from compressor.deploy.answers import Answer, writer
@@ -26,7 +26,7 @@ from compressor.deploy.bench_engines import ENGINES
 from compressor.deploy.bench_memory import measured, peak_of
 from compressor.errors import ModelError
 from compressor.folders import read_mixture
-from compressor.mixture import Mixture, answer, run, save_mixture
+from compressor.mixture import Mixture, answer, assemble, run, save_mixture
 
 QUIET = ("runtime.progress=false", "runtime.threads=1")
 
@@ -157,6 +157,30 @@ class TestBench:
         if engine == "torch":
             assert files["compressed"] == sum(path.stat().st_size for path in Path("top1").iterdir())
         assert "compressed: expert 0 " in ended.out
+
+    @pytest.mark.parametrize("form", ["network", "mixture"])
+    def test_positions_after_one_block_are_one_head(self, form, tmp_path):
+        merged = samples.arch(exits=Exits((0.45, 0.5), width=4))  # of four blocks: both after the second
+        if form == "network":
+            deployed.folder_of(samples.model(merged), tmp_path / "model")
+        else:
+            toy = mixtures.toy(exits=True)
+            (tmp_path / "model").mkdir()
+            experts = (samples.model(merged), *toy.experts[1:])
+            save_mixture(assemble(replace(toy.rule, routing=Routing.SOFT), toy.router, experts), tmp_path / "model")
+        settings = ("bench.batches=[5]", "bench.original=original", "runtime.threads=1")
+        ended = call("bench", *TINY, *QUICK, f"checkpoint={tmp_path / 'model'}", *settings)
+        assert ended.code == 0, ended.err
+        result = json.loads(Path(ended.out.splitlines()[-1].removeprefix("benchmark: ")).read_text())
+        (shares,) = (each["shares"] for each in result["timings"] if each["network"] == "compressed")
+        line = next(line for line in ended.out.splitlines() if line.startswith("images that left at each head"))
+        if form == "network":
+            assert shares == [0, 1]
+            assert line.endswith("compressed: 0.0, 100.0")
+            return
+        assert result["experts"] == {"compressed": [2, 1, 2]}
+        assert shares == pytest.approx([0, 1 / 3, 1 / 3, 0, 1 / 3])
+        assert line.endswith("compressed: expert 0 0.0, 33.3 | expert 1 33.3 | expert 2 0.0, 33.3")
 
     @pytest.mark.skipif(not measured(), reason="only Linux tells a process's own peak")
     def test_its_peak_memory_is_measured_as_a_networks_is(self):

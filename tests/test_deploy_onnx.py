@@ -1,5 +1,6 @@
 """ONNX files are small, valid, run by integer kernels, and answer as the reference does."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,13 @@ import pytest
 import samples
 from hypothesis import given
 from hypothesis import strategies as st
+from test_deploy_packed import family
 
 from compressor.arch import Bits, BlockKind, Quantization
 from compressor.deploy.graph import Arithmetic, Container, Graph, Layer, stages_of
+from compressor.deploy.packed import write_packed
+from compressor.deploy.packing import packed_of
+from compressor.deploy.shapes import shapes_of
 from compressor.model import Model, select
 
 onnx = pytest.importorskip("onnx")
@@ -129,6 +134,18 @@ def test_exact_arithmetic_of_eight_bits_leaves_only_depthwise_layers_to_float_ke
 
 
 @pytest.mark.parametrize("kind", BlockKind)
+def test_the_writer_names_every_layer_of_integers_that_a_float_kernel_computes(kind, context, tmp_path):
+    net = graphs.model(graphs.quantized(kind, Bits(8, 8)), context)
+    counts = kernels(net, tmp_path)
+    named = [name for graph in stages_of(net) for name in write_onnx(graph, tmp_path / "file.onnx")]
+    assert len(named) == sum(counts[kernel] for kernel in FLOAT_KERNELS)
+    assert set(named) <= {layer.name for layer in layers(net) if layer.groups > 1}
+    assert bool(named) == (kind in (BlockKind.INVERTED, BlockKind.SEPARABLE))
+    for graph in stages_of(net):
+        assert write_onnx(graph, tmp_path / "file.onnx", arithmetic=Arithmetic.FUSED) == ()
+
+
+@pytest.mark.parametrize("kind", BlockKind)
 def test_fused_arithmetic_runs_all_of_it_with_the_fastest_kernels(kind, context, tmp_path):
     net = graphs.model(graphs.quantized(kind, Bits(8, 8)), context)
     counts = kernels(net, tmp_path, Arithmetic.FUSED)
@@ -172,16 +189,17 @@ def test_no_file_holds_a_float_copy_of_rounded_weights(context):
                 assert np.prod(each.dims) <= channels, each.name
 
 
-def test_four_bits_take_an_eighth_and_two_bits_a_sixteenth_but_for_scales_and_nodes(tmp_path):
-    def size(bits: Bits | None) -> int:
-        arch = replace(graphs.named("resnet18", bits=bits), quantization=Quantization(bits, 4) if bits else None)
-        (graph,) = stages_of(samples.model(arch))
-        write_onnx(graph, tmp_path / "file.onnx", Container.SMALLEST)
-        overhead = sum(each.ByteSize() for each in onnx.load(tmp_path / "file.onnx").graph.node)
-        return (tmp_path / "file.onnx").stat().st_size - overhead
-
-    assert size(None) / size(Bits(4, 4)) > 6.5
-    assert size(None) / size(Bits(2, 4)) > 10
+@pytest.mark.parametrize(("bits", "ratio"), [(4, 7.5), (2, 14)])
+def test_files_of_resnet18_with_few_bits_are_as_much_smaller_than_fp32_as_promised(bits, ratio, tmp_path):
+    arch = replace(family("resnet18", Bits(bits, 8)), exits=None)
+    full = 4 * sum(math.prod(shape) for shape in shapes_of(arch).layers.values())  # no fp32 file is smaller
+    assert full > 44e6
+    net = samples.model(arch)
+    (graph,) = stages_of(net)
+    write_onnx(graph, tmp_path / "file.onnx", Container.SMALLEST, Arithmetic.FUSED)
+    write_packed(packed_of(net), tmp_path / "file.packed")
+    for name in ("file.onnx", "file.packed"):
+        assert full / (tmp_path / name).stat().st_size >= ratio, name
 
 
 @given(st.sampled_from([2, 4, 8]), st.integers(0, 33), st.integers(0, 1000))

@@ -16,9 +16,9 @@ import samples
 from PIL import Image
 from terminal import Ended, call, process
 
-from compressor.arch import Task, TaskKind
+from compressor.arch import TaskKind
 from compressor.config import Engine, PredictConfig, PredictFormat
-from compressor.deploy.answers import Answer, record, writer
+from compressor.deploy.answers import Answer
 from compressor.deploy.export import export
 from compressor.deploy.predict import find_images, open_model, predict
 from compressor.errors import ConfigError, DataError
@@ -210,37 +210,10 @@ class TestOutput:
         assert (ended.returncode, ended.stderr) == (0, b"")
 
 
-class TestText:
-    LABELS = Task(TaskKind.MULTILABEL, 2, ("cat", "dog"))
-    NUMBERS = Task(TaskKind.REGRESSION, 2, ("x", "y"), mean=(0.0, 0.0), scale=(1.0, 1.0))
-    CLASSES = Task(TaskKind.BINARY, 2)
-
-    def written(self, kind: PredictFormat, task: Task, *answers: Answer) -> list[str]:
-        out = io.StringIO()
-        write = writer(kind, out, task, [answer.file for answer in answers])
-        for answer in answers:
-            write(answer)
-        return out.getvalue().splitlines()
-
-    def test_classes_without_names_are_numbers(self):
-        assert record(Answer("a.png", (0.25, 0.75), "final"), self.CLASSES)["class"] == "1"
-
-    def test_of_labels_and_numbers_has_a_column_each_in_csv(self):
-        answers = Answer("a,b.png", (0.9, 0.2), "exit 1"), Answer("c.png", (0.1, 0.2), "final")
-        assert self.written(PredictFormat.CSV, self.LABELS, *answers) == [
-            "file,cat,dog,exit", '"a,b.png",0.9,0.2,exit 1', "c.png,0.1,0.2,final",
-        ]  # fmt: skip
-        assert self.written(PredictFormat.TABLE, self.LABELS, *answers) == [
-            "file     exit     labels and probabilities", "a,b.png  exit 1   cat 0.900", "c.png    final    none",
-        ]  # fmt: skip
-        assert self.written(PredictFormat.TABLE, self.NUMBERS, Answer("a.png", (12.5, -3.0), "final")) == [
-            "file   exit     values", "a.png  final    x 12.5  y -3",
-        ]  # fmt: skip
-
-    def test_shows_the_end_of_a_long_name(self):
-        long = Answer("far/" * 30 + "cat.png", (0.25, 0.75), "final")
-        row = self.written(PredictFormat.TABLE, self.CLASSES, long)[1]
-        assert row.split() == ["…" + long.file[-59:], "1", "0.7500", "final"]
+def test_a_file_whose_name_is_not_ascii_is_answered_under_that_name(tmp_path):
+    for name in ("a\u3000b.png", os.fsdecode(b"c\xff.png")):
+        (tmp_path / name).write_bytes(Path("images/01.png").read_bytes())
+    assert {Path(row["file"]).name for row in rows(said(f"input={tmp_path}"))} == {"a\u3000b.png", "c?.png"}
 
 
 class TestBadInput:
@@ -256,6 +229,18 @@ class TestBadInput:
             (("predict", "model=packed", "input=images", "predict.format=xml"), "'xml' is not one of auto, table"),
             (("predict", "model=packed", "input=images", "predict.batch=0"), "predict.batch=0: give 1 to 256"),
             (("predict", "model=packed", "input=a,b"), "several values need -m"),
+            (
+                ("predict", "model=packed", "input=images", "predict.output=."),
+                "predict.output=.: names no file; give one",
+            ),
+            (
+                ("predict", "model=packed", "input=images", "predict.output=/"),
+                "predict.output=/: names no file; give one",
+            ),
+            (
+                ("predict", "model=packed", "input=images", "predict.output="),
+                "predict.output=: names no file; give one",
+            ),
         ],
     )
     def test_is_one_line(self, words, message):

@@ -181,6 +181,22 @@ class TestFolder:
         answers = [load_export(packed, engine).predict(images) for engine in READERS[ExportFormat.PACKED]]
         np.testing.assert_allclose(answers[0].outputs, answers[1].outputs, atol=1e-3)
 
+    @pytest.mark.parametrize("engine", ["auto", "numpy"])
+    @pytest.mark.parametrize("absent", ["torch", "safetensors"])
+    def test_a_packed_one_names_the_package_that_it_needs_with_every_engine(self, packed, absent, engine, tmp_path):
+        np.save(tmp_path / "images.npy", np.zeros((40, 1, 8, 8), np.uint8))
+        script = deployed.BLOCKED.format(absent=[absent]) + ANSWER.format(engine=engine)
+        line = process("-c", script, folder=tmp_path).stderr.splitlines()[-1]
+        assert line == (
+            f"compressor.errors.ConfigError: export: packed files need the package {absent}, with every engine: "
+            f"pip install {absent}; files of export.format=onnx or openvino do not"
+        )
+
+    @pytest.mark.parametrize("engine", READERS[ExportFormat.PACKED])
+    def test_a_packed_one_is_not_computed_in_another_precision_than_asked_for(self, packed, engine):
+        with pytest.raises(ConfigError, match=f"precision bf16: {engine} computes in fp32"):
+            load_export(packed, engine, precision="bf16")
+
     def test_an_engine_that_does_not_read_its_format_is_refused(self, packed):
         with pytest.raises(ConfigError, match="onnxruntime: does not run packed files; give torch or numpy"):
             load_export(packed, Engine.ONNXRUNTIME)
@@ -214,6 +230,35 @@ class TestFolder:
         (packed / EXPORT).write_text(json.dumps(note))
         with pytest.raises(ModelError, match=r"an export's files are like stage-0\.onnx"):
             load_export(packed)
+
+    @pytest.mark.parametrize(
+        ("part", "change", "said"),
+        [
+            ("input", {"channels": 0}, "input is 0 x 8 x 8; images have 1 or 3 channels of 1 to 4096"),
+            ("input", {"channels": 2}, "input is 2 x 8 x 8"),
+            ("input", {"size": 0}, "input is 1 x 0 x 0"),
+            ("input", {"size": 4097}, "input is 1 x 4097 x 4097"),
+            ("task", {"outputs": 0}, "task.outputs is 0; a network has 1 to 65536"),
+            ("task", {"outputs": 10**12}, "task.outputs is 1000000000000"),
+            ("task", {"names": ["one"]}, "task.names has 1 entries; give 10, one an output, or none"),
+            ("task", {"mean": [0.0] * 11}, "task.mean has 11 entries"),
+            ("task", {"scale": [1.0]}, "task.scale has 1 entries"),
+        ],
+    )
+    def test_a_note_of_no_possible_network_is_refused_by_name(self, packed, part, change, said):
+        note = json.loads((packed / EXPORT).read_text())
+        note[part] |= change
+        (packed / EXPORT).write_text(json.dumps(note))
+        with pytest.raises(ModelError) as caught:
+            load_export(packed)
+        assert str(caught.value).startswith(f"{packed / EXPORT}: {said}")
+        assert str(caught.value).endswith("; export the model again")
+
+    def test_a_note_without_names_is_whole(self, packed):
+        note = json.loads((packed / EXPORT).read_text())
+        note["task"]["names"] = []
+        (packed / EXPORT).write_text(json.dumps(note))
+        assert read_note(packed).task.names == ()
 
     def test_says_what_it_is(self, packed, context):
         note = read_note(packed)

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from compressor.arch import Task, TaskKind
 from compressor.config.deploy import PredictFormat
+from compressor.data.images import printable
 
 WIDEST = 60
 """Letters of a file's name that the table shows; the end of a longer one."""
@@ -15,10 +16,13 @@ WIDEST = 60
 HALF = 0.5
 """The probability from which an image has a label."""
 
+BREAKS = {ord(each): f"\\u{ord(each):04x}" for each in "\x7f\x85\u2028\u2029"}
+"""What some readers take for the end of a line, or cannot show, and how JSON may write it."""
+
 
 @dataclass(frozen=True)
 class Answer:
-    """An image's answer.
+    """The answer to an image, `file` as the system names it.
 
     `values` are the probabilities of the classes or labels, or a regression's numbers in the target's unit; `exit` is
     the head that the image left at: `exit 1` and so on, or `final`. `expert` is which of a mixture's experts answered;
@@ -47,7 +51,7 @@ def writer(kind: PredictFormat, out: TextIO, task: Task, files: Sequence[str], *
     if kind is PredictFormat.CSV:
         return _csv(out, task, experts)
     if kind is PredictFormat.JSON:
-        return lambda answer: _line(out, json.dumps(record(answer, task), ensure_ascii=False))
+        return lambda answer: _line(out, json.dumps(record(answer, task), ensure_ascii=False).translate(BREAKS))
     return _table(out, task, files, experts)
 
 
@@ -58,7 +62,7 @@ def names_of(task: Task) -> tuple[str, ...]:
 
 def record(answer: Answer, task: Task) -> dict[str, Any]:
     """Give an answer as JSON has it: a class and its probability, labels with theirs, or values by name."""
-    names, found = names_of(task), {"file": answer.file}
+    names, found = names_of(task), {"file": _encodable(answer.file)}
     each = dict(zip(names, map(_rounded, answer.values), strict=True))
     if task.kind is TaskKind.REGRESSION:
         return found | {"values": each} | answer.way
@@ -66,6 +70,11 @@ def record(answer: Answer, task: Task) -> dict[str, Any]:
         return found | {"labels": _labels(answer, names), "probabilities": each} | answer.way
     best = _best(answer)
     return found | {"class": names[best], "probability": _rounded(answer.values[best])} | answer.way
+
+
+def _encodable(name: str) -> str:
+    """Replace what stands for bytes of a file's name that are no UTF-8; a file of answers cannot hold it."""
+    return name.encode("utf-8", "replace").decode()
 
 
 def _rounded(value: float) -> float:
@@ -85,15 +94,26 @@ def _line(out: TextIO, text: str) -> None:
     out.write(text + "\n")
 
 
+class _Lines:
+    """Ends each row by a line feed. A writer that were told to would leave a carriage return in a name unquoted."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.out = out
+
+    def write(self, row: str) -> None:
+        """Write a row that ends as those of `csv.writer` do."""
+        _line(self.out, row.removesuffix("\r\n"))
+
+
 def _csv(out: TextIO, task: Task, experts: int) -> Write:
     """Columns: file, class, probability, exit, expert of a mixture; or a column a label or number before exit."""
-    table, several = csv.writer(out, lineterminator="\n"), task.kind in (TaskKind.REGRESSION, TaskKind.MULTILABEL)
+    table, several = csv.writer(_Lines(out)), task.kind in (TaskKind.REGRESSION, TaskKind.MULTILABEL)
     ends = ("exit", "expert") if experts else ("exit",)
     table.writerow(["file", *(names_of(task) if several else ("class", "probability")), *ends])
 
     def write(answer: Answer) -> None:
         if several:
-            table.writerow([answer.file, *map(_rounded, answer.values), *answer.way.values()])
+            table.writerow([_encodable(answer.file), *map(_rounded, answer.values), *answer.way.values()])
         else:
             table.writerow(record(answer, task).values())
 
@@ -115,7 +135,7 @@ def _table(out: TextIO, task: Task, files: Sequence[str], experts: int) -> Write
 
     heads = {TaskKind.REGRESSION: ("values",), TaskKind.MULTILABEL: ("labels and probabilities",)}
     row("file", heads.get(task.kind, ("class", "probability")), ends)
-    return lambda answer: row(answer.file, _cells(answer, task, names), answer.way.values())
+    return lambda answer: row(printable(answer.file), _cells(answer, task, names), answer.way.values())
 
 
 def _ends(experts: int) -> dict[str, int]:

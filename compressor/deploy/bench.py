@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor.arch import exit_blocks
 from compressor.config import BenchConfig, RunConfig
 from compressor.config.deploy import Container, ExportConfig
 from compressor.data.types import Data, Split
@@ -65,8 +66,7 @@ def _original_of(config: RunConfig, source: Given, data: Data) -> Given:
 def _subject(name: str, source: Given) -> Subject:
     mixed = form_of(source.folder) == MIXTURE
     archs = read_mixture(source.folder).experts if mixed else (read_arch(source.folder),)
-    heads = tuple(1 + (len(arch.exits.positions) if arch.exits else 0) for arch in archs)
-    return Subject(name, source.key, source.folder, heads)
+    return Subject(name, source.key, source.folder, tuple(1 + len(exit_blocks(arch)) for arch in archs))
 
 
 def benchmark(run: RunConfig, data: Data, folder: Path, progress: Progress) -> Benchmark:

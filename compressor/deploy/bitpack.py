@@ -1,10 +1,14 @@
 """Small integers in as few bits as they need: each output channel of a layer at its own width, 0 to 8 bits."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from compressor.errors import ModelError
 
 WIDEST = 8
+CHUNK = 2**16
+"""Integers that are taken apart into bits at once; all else takes a byte an integer."""
 
 
 def top(bits: int) -> int:
@@ -23,15 +27,25 @@ def pack(integers: np.ndarray, bits: np.ndarray) -> np.ndarray:
     An integer is stored as itself plus `top` of its width, of one bit as 0 for -1 and 1 for +1, lowest bit first.
     Channels of 0 bits must be 0 and take nothing.
     """
-    flat = integers.reshape(len(integers), -1).astype(np.int64)
-    parts = []
+    flat, parts, rest = integers.reshape(len(integers), -1), [], np.empty(0, np.uint8)
     for width in range(WIDEST + 1):
-        chosen, most = flat[bits == width], top(width)
+        for codes in _codes(flat[bits == width].ravel(), width):
+            digits = np.unpackbits(codes[:, None], axis=1, count=width, bitorder="little")
+            digits = np.concatenate([rest, digits.ravel()])
+            whole = len(digits) // 8 * 8
+            parts.append(np.packbits(digits[:whole], bitorder="little"))
+            rest = digits[whole:]
+    return np.concatenate([*parts, np.packbits(rest, bitorder="little")])
+
+
+def _codes(integers: np.ndarray, width: int) -> Iterator[np.ndarray]:
+    """Turn integers of one width into what is stored of them, a chunk at a time."""
+    most = top(width)
+    for first in range(0, len(integers), CHUNK):
+        chosen = integers[first : first + CHUNK].astype(np.int16)
         if (np.abs(chosen) > most).any() or (width == 1 and (chosen == 0).any()):
             raise ModelError(f"an integer does not fit in {width} bits")
-        codes = (chosen + 1) // 2 if width == 1 else chosen + most
-        parts.append(((codes[..., None] >> np.arange(width)) & 1).astype(np.uint8).ravel())
-    return np.packbits(np.concatenate(parts), bitorder="little")
+        yield ((chosen + 1) // 2 if width == 1 else chosen + most).astype(np.uint8)
 
 
 def unpack(data: np.ndarray, bits: np.ndarray, each: int) -> np.ndarray:
@@ -42,20 +56,32 @@ def unpack(data: np.ndarray, bits: np.ndarray, each: int) -> np.ndarray:
     """
     if len(data) != packed_bytes(bits, each):
         raise ModelError(f"has {len(data)} bytes of integers, not {packed_bytes(bits, each)}")
-    stream, first = np.unpackbits(data, bitorder="little"), 0
-    out = np.zeros((len(bits), each), np.int8)
+    out, first = np.zeros((len(bits), each), np.int8), 0
     for width in range(1, WIDEST + 1):
         rows = np.flatnonzero(bits == width)
-        size = len(rows) * each * width
-        digits = stream[first : first + size].reshape(len(rows), each, width)
-        codes = (digits.astype(np.int16) << np.arange(width, dtype=np.int16)).sum(axis=2)
-        values = 2 * codes - 1 if width == 1 else codes - top(width)
-        if (values > top(width)).any():
-            raise ModelError(f"holds an integer beyond {width} bits")
-        out[rows], first = values, first + size
-    if stream[first:].any():
+        found = np.empty(len(rows) * each, np.int8)
+        for start in range(0, len(found), CHUNK):
+            chunk = found[start : start + CHUNK]
+            chunk[:] = _integers(_digits(data, first, len(chunk) * width), width)
+            first += len(chunk) * width
+        out[rows] = found.reshape(len(rows), each)
+    if _digits(data, first, 8 * len(data) - first).any():
         raise ModelError("holds more than its integers")
     return out
+
+
+def _digits(data: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Give `count` bits of the bytes, from bit `first` on, a byte each."""
+    start = first // 8
+    return np.unpackbits(data[start : -(-(first + count) // 8)], bitorder="little")[first - 8 * start :][:count]
+
+
+def _integers(digits: np.ndarray, width: int) -> np.ndarray:
+    codes = np.packbits(digits.reshape(-1, width), axis=1, bitorder="little")[:, 0].astype(np.int16)
+    values = 2 * codes - 1 if width == 1 else codes - top(width)
+    if (values > top(width)).any():
+        raise ModelError(f"holds an integer beyond {width} bits")
+    return values
 
 
 def pack_widths(bits: np.ndarray) -> np.ndarray:

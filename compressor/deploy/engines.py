@@ -23,7 +23,13 @@ READERS = {
 }
 """The engines that read a format, the usual one first."""
 
-PRECISIONS = {Engine.ONNXRUNTIME: ("fp32",), Engine.OPENVINO: ("fp32", "bf16")}
+PRECISIONS = {
+    Engine.ONNXRUNTIME: ("fp32",),
+    Engine.OPENVINO: ("fp32", "bf16"),
+    Engine.TORCH: ("fp32",),
+    Engine.NUMPY: ("fp32",),
+}
+"""What each engine computes exported files in, but for integers."""
 
 EXTRAS = {Engine.ONNXRUNTIME: "onnx", Engine.OPENVINO: "openvino"}
 
@@ -46,12 +52,18 @@ def installed(engine: Engine) -> bool:
     return True
 
 
-def version_of(engine: Engine) -> str:
-    """Give the version of an engine's package."""
+def version_of(name: str) -> str:
+    """Give the version of a package that can be imported, such as an engine's, however it was installed."""
     try:
-        return metadata.version(engine.value)
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return str(getattr(package(engine), "__version__", "unknown"))
+        return str(vars(import_module(name)).get("__version__", "unknown"))
+
+
+def refuse_precision(engine: Engine, precision: str) -> None:
+    """Refuse an arithmetic that an engine does not compute exported files in."""
+    if precision not in PRECISIONS[engine]:
+        raise ConfigError(f"precision {precision}: {engine} computes in {' or '.join(PRECISIONS[engine])}")
 
 
 def open_stage(engine: Engine, path: Path, threads: int, precision: str) -> Stage:
@@ -63,8 +75,7 @@ def open_stage(engine: Engine, path: Path, threads: int, precision: str) -> Stag
         ConfigError: the engine is not installed, or has no such precision.
         ModelError: the engine cannot read the file; the stage raises it where the engine cannot run it.
     """
-    if precision not in PRECISIONS[engine]:
-        raise ConfigError(f"precision {precision}: {engine} computes in {' or '.join(PRECISIONS[engine])}")
+    refuse_precision(engine, precision)
     module = package(engine)
     with _named(engine, path):
         opened = (

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 from compressor.codec import digest_file
@@ -17,7 +17,7 @@ from compressor.deploy.note import EXPORT, SCHEMA, ExportNote, MixtureNote, Pari
 from compressor.deploy.parity import DisagreementError, Files, engines_for, measure_parity
 from compressor.deploy.rebuilt import input_of
 from compressor.deploy.writing import WRITERS, Target, write
-from compressor.errors import ConfigError, StoreError
+from compressor.errors import ConfigError, ModelError, StoreError
 from compressor.folders import MIXTURE, disk, form_of, write_json
 from compressor.mixture import Mixture, costs, load_mixture
 from compressor.model import Model, load
@@ -31,7 +31,7 @@ def export(source: Given | Path, config: ExportConfig, folder: Path, test: Split
 
     Raises:
         ConfigError: a package is missing, or the folder holds neither.
-        ModelError: the files disagree with PyTorch more often than allowed.
+        ModelError: the files disagree with PyTorch more often than allowed, or answers are not finite.
         StoreError: the folder exists, or cannot be written.
     """
     require(config.format)
@@ -40,7 +40,11 @@ def export(source: Given | Path, config: ExportConfig, folder: Path, test: Split
     with _draft(folder) as draft:
         files, arithmetic, parity = _agreeing(model, config, draft, test, runtime, progress)
         note = _note(found, model, config, files, arithmetic, parity)
-        write_json(draft / EXPORT, note)
+        try:
+            write_json(draft / EXPORT, note)
+        except ValueError:
+            line = "an answer or a score is not finite; nothing was exported, give a model that answers"
+            raise ModelError(f"{found.folder}: {line}") from None
     return note
 
 
@@ -127,4 +131,4 @@ def _arithmetics(config: ExportConfig) -> tuple[Arithmetic | None, ...]:
 
 def _versions(kind: ExportFormat) -> dict[str, str]:
     names = ["compressor", "torch", "numpy", *([WRITERS[kind][0]] if kind in WRITERS else [])]
-    return {name: metadata.version(name) for name in names} | {str(e): version_of(e) for e in engines_for(kind)}
+    return {str(name): version_of(name) for name in (*names, *engines_for(kind))}

@@ -13,6 +13,8 @@ from compressor.errors import CompressorError, ModelError
 
 EXPORT = "export.json"
 SCHEMA = 1
+CHANNELS, LARGEST, MOST_OUTPUTS = (1, 3), 4096, 65536
+"""What images and networks may have: channels, pixels a side, outputs."""
 FILE = re.compile(r"((expert-\d+-)?stage-\d+|first|router)\.(onnx|xml|bin)|(model|router|expert-\d+)\.packed")
 
 
@@ -43,11 +45,16 @@ class ExitsNote:
 
 @dataclass(frozen=True)
 class StageNote:
-    """What runs between two heads: its file, and the names of the tensors it reads and gives."""
+    """What runs between two heads: its file, and the names of the tensors it reads and gives.
+
+    `in_float` names the layers that were trained in integers, weights and what they read, and that this file computes
+    in float32; absent where there are none.
+    """
 
     file: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    in_float: tuple[str, ...] | None = field(default=None, metadata={SPARSE: True})
 
 
 @dataclass(frozen=True)
@@ -137,6 +144,15 @@ class ExportNote:
         """What the files hold."""
         return self.mixture or PartNote(self.stages, self.exits)
 
+    @property
+    def files_in_order(self) -> Iterator[StageNote]:
+        """Give what each file is, in the order in which images pass them."""
+        yield from self.stages
+        if mixture := self.mixture:
+            yield from (mixture.first, mixture.router) if mixture.first else (mixture.router,)
+            for part in mixture.experts:
+                yield from part.stages
+
 
 def read_note(folder: Path) -> ExportNote:
     """Read what an export folder holds, and refuse files that are not, bit for bit, those it describes.
@@ -162,10 +178,12 @@ def read_note(folder: Path) -> ExportNote:
 
 
 def _check(note: ExportNote, path: Path) -> None:
+    if reason := _impossible(note.input, note.task):
+        raise ModelError(f"{path}: {reason}; export the model again")
     if bad := [name for name in note.files if not FILE.fullmatch(name)]:
         raise ModelError(f"{path}: names the file {bad[0]!r}; an export's files are like stage-0.onnx")
     parts = note.mixture.experts if note.mixture else (PartNote(note.stages, note.exits),)
-    if not all(part.stages for part in parts) or any(stage.file not in note.files for stage in _stages(note)):
+    if not all(part.stages for part in parts) or any(stage.file not in note.files for stage in note.files_in_order):
         raise ModelError(f"{path}: has a stage without a file; export the model again")
     for part in parts:
         heads = 1 if part.exits is None else len(part.exits.thresholds) + 1
@@ -175,12 +193,16 @@ def _check(note: ExportNote, path: Path) -> None:
         _check_mixture(note.mixture, note.format, path)
 
 
-def _stages(note: ExportNote) -> Iterator[StageNote]:
-    yield from note.stages
-    if mixture := note.mixture:
-        yield from (mixture.first, mixture.router) if mixture.first else (mixture.router,)
-        for part in mixture.experts:
-            yield from part.stages
+def _impossible(shape: InputNote, task: Task) -> str | None:
+    """Say what no network reads or answers, or nothing."""
+    if shape.channels not in CHANNELS or not 1 <= shape.size <= LARGEST:
+        return f"input is {shape.channels} x {shape.size} x {shape.size}; images have 1 or 3 channels of 1 to {LARGEST}"
+    if not 1 <= task.outputs <= MOST_OUTPUTS:
+        return f"task.outputs is {task.outputs}; a network has 1 to {MOST_OUTPUTS}"
+    for name, given in (("names", task.names), ("mean", task.mean), ("scale", task.scale)):
+        if len(given) not in (0, task.outputs):
+            return f"task.{name} has {len(given)} entries; give {task.outputs}, one an output, or none"
+    return None
 
 
 def _check_mixture(mixture: MixtureNote, kind: ExportFormat, path: Path) -> None:

@@ -34,27 +34,29 @@ SPAN = 255
 
 def write_onnx(
     graph: Graph, path: Path, container: Container = Container.INT8, arithmetic: Arithmetic = Arithmetic.EXACT
-) -> None:
-    """Write one stage; the batch is free.
+) -> tuple[str, ...]:
+    """Write one stage; the batch is free. Give the layers that were trained in integers but are computed in float32.
 
     Inputs and outputs have the graph's names and order, but that a stage between two exits gives `features.next`:
     in ONNX no two values share a name.
     """
-    onnx.save(as_onnx(graph, container, arithmetic), path)
+    writer = _written(graph, container, arithmetic)
+    onnx.save(writer.model(), path)
+    return tuple(writer.in_float)
 
 
 def as_onnx(
     graph: Graph, container: Container = Container.INT8, arithmetic: Arithmetic = Arithmetic.EXACT
 ) -> onnx.ModelProto:
     """Give one stage as an ONNX model. Activations on a grid are uint8; signed ones have their zero at 128."""
+    return _written(graph, container, arithmetic).model()
+
+
+def _written(graph: Graph, container: Container, arithmetic: Arithmetic) -> "_Writer":
     writer = _Writer(graph, container, arithmetic)
     for node in graph.nodes:
         writer.add(node)
-    gives = {f"{name}.next" if name in graph.inputs else name: value for name, value in graph.outputs.items()}
-    for name, value in gives.items():
-        writer.parts.node("Identity", [writer.real(value)], name)
-    reads = [_info(name, name, graph) for name in graph.inputs]
-    return writer.parts.model(reads, [_info(name, value, graph) for name, value in gives.items()])
+    return writer
 
 
 def _info(name: str, value: str, graph: Graph) -> onnx.ValueInfoProto:
@@ -63,12 +65,16 @@ def _info(name: str, value: str, graph: Graph) -> onnx.ValueInfoProto:
 
 
 class _Writer:
-    """Where each value of the graph is held: as floats, as codes, or both once both were asked for."""
+    """Where each value of the graph is held: as floats, as codes, or both once both were asked for.
+
+    `in_float` names the layers of integers that read integers and for which only float32 is fast and exact enough.
+    """
 
     def __init__(self, graph: Graph, container: Container, arithmetic: Arithmetic) -> None:
         self.graph, self.arithmetic, self.parts = graph, arithmetic, Parts(container)
         self.floats: dict[str, str] = {name: name for name in graph.inputs}
         self.codes: dict[str, Codes] = {}
+        self.in_float: list[str] = []
         self.readers: dict[str, list[Node]] = {}
         for node in graph.nodes:
             for name in node.reads:
@@ -81,6 +87,15 @@ class _Writer:
             reads = [codes.name, codes.step, codes.zero]
             self.floats[value] = self.parts.node("DequantizeLinear", reads, f"{value}.real")
         return self.floats[value]
+
+    def model(self) -> onnx.ModelProto:
+        """Give the model, once all nodes are added."""
+        graph = self.graph
+        gives = {f"{name}.next" if name in graph.inputs else name: value for name, value in graph.outputs.items()}
+        for name, value in gives.items():
+            self.parts.node("Identity", [self.real(value)], name)
+        reads = [_info(name, name, graph) for name in graph.inputs]
+        return self.parts.model(reads, [_info(name, value, graph) for name, value in gives.items()])
 
     def add(self, node: Node) -> None:
         """Add what computes one node."""
@@ -120,6 +135,7 @@ class _Writer:
         elif grid and (settled := settle(node, codes.grid, grid)):
             value = fused(parts, node, codes, settled, grid.scale)
         elif node.groups > 1:  # ConvInteger takes a multiple of the time
+            self.in_float.append(node.name)
             value = real(parts, node, unscaled(parts, node, codes), codes.grid.scale)
         else:
             value = apart(parts, node, codes)

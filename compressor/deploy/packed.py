@@ -9,7 +9,6 @@ exits' thresholds. Batch normalisation is folded: a convolution's outputs are in
 import json
 import math
 import zlib
-from collections.abc import Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,18 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from compressor.arch import FLOAT, Arch, check, exit_blocks, layer_names, tensor_names
+from compressor.arch import FLOAT, Arch, check, exit_blocks, tensor_names
 from compressor.codec import decode, encode
 from compressor.deploy.bitpack import WIDEST, pack, pack_widths, packed_bytes, unpack, unpack_widths
+from compressor.deploy.shapes import Shape, Shapes, shapes_of
 from compressor.errors import CompressorError, ModelError
 
 METADATA = {"format": "compressor-packed", "schema": "1"}
 TENSORS = {"header": "U8", "weights": "U8", "widths": "U8", "floats": "F32"}
 MOST_HEADER = 2**24
 """Bytes that a header may have when it is no longer compressed; one that has more is hostile."""
+MOST_EMPTY = 2**27
+"""Weights of 0 bits and cells of shortcuts' maps that a network may have; a few bytes could ask for any number."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,13 @@ def _read(path: Path, lent: Packed | None) -> Packed:
     tensors = _tensors(path)
     header = decode(Header, _json(tensors["header"]), "header")
     floats, weights, widths = (_Reader(tensors[name], name) for name in ("floats", "weights", "widths"))
-    layers = {note.name: _layer(note, floats, weights, widths) for note in header.layers}
-    arch = _arch(header, layers, lent.layers.keys() if lent else set())
+    arch = check(decode(Arch, header.arch, "arch"))
+    shapes = shapes_of(arch)
+    _compare(header, shapes, lent)
+    bits = {note.name: _bits(note, widths) for note in header.layers}
+    _limit(bits, shapes)
+    layers = {note.name: _layer(note.shape, bits[note.name], floats, weights) for note in header.layers}
+    arch = _with_bits(arch, layers, shapes)
     acts = dict(zip(header.acts, floats.take(len(header.acts)).tolist(), strict=True))
     thresholds = floats.take(len(exit_blocks(arch)), infinite=True)
     for reader in (floats, weights, widths):
@@ -193,29 +200,59 @@ class _Reader:
             raise ModelError(f"tensor {self.name!r} holds {len(self.data) - self.first} items too many")
 
 
-def _layer(note: LayerNote, floats: _Reader, weights: _Reader, widths: _Reader) -> PackedLayer:
-    if len(note.shape) not in (2, 4) or not all(1 <= size <= 2**20 for size in note.shape):
-        raise ModelError(f"layer {note.name!r} has the shape {list(note.shape)}")
-    channels, each = note.shape[0], math.prod(note.shape[1:])
-    if note.bits == FLOAT:
-        return PackedLayer(floats.take(channels * each).reshape(note.shape), (FLOAT,), None, floats.take(channels))
-    if note.bits is not None and not 0 <= note.bits <= WIDEST:
-        raise ModelError(f"layer {note.name!r} has {note.bits} bits; allowed are 0 to {WIDEST}")
-    if note.bits is None:
-        bits = unpack_widths(widths.take(-(-channels // 2)), channels)
-    else:
-        bits = np.full(channels, note.bits, np.uint8)
-    integers = unpack(weights.take(packed_bytes(bits, each)), bits, each).reshape(note.shape)
-    each_bits = tuple(bits.tolist()) if note.bits is None else (note.bits,)
-    return PackedLayer(integers, each_bits, floats.take(channels), floats.take(channels))
-
-
-def _arch(header: Header, layers: dict[str, PackedLayer], lent: Set[str]) -> Arch:
-    explicit = (header.arch.get("quantization") or {}).get("weights") or []
-    for entry in explicit if isinstance(explicit, list) else []:
-        if isinstance(entry, dict) and not entry.get("bits") and (layer := layers.get(str(entry.get("layer")))):
-            entry["bits"] = list(layer.bits)
-    arch = check(decode(Arch, header.arch, "arch"))
-    if len(layers) != len(header.layers) or layers.keys() != layer_names(arch) - lent:
+def _compare(header: Header, shapes: Shapes, lent: Packed | None) -> None:
+    """Refuse layers and shortcuts that are not those of the network, before anything of their size is made."""
+    found = {name: layer.weights.shape for name, layer in lent.layers.items()} if lent else {}
+    count = len(found) + len(header.layers)
+    found |= {note.name: note.shape for note in header.layers}
+    if len(found) != count or found.keys() != shapes.layers.keys():
         raise ModelError("its layers are not those of its network")
-    return arch
+    for name, shape in shapes.layers.items():
+        if found[name] != shape:
+            raise ModelError(f"layer {name!r} has the shape {list(found[name])}, its network says {list(shape)}")
+    maps = (lent.maps if lent else {}) | header.maps
+    if maps.keys() != shapes.maps.keys():
+        raise ModelError("its shortcuts are not those of its network")
+    for name, (out, reads) in shapes.maps.items():
+        if len(maps[name]) != out or not all(-1 <= source < reads for source in maps[name]):
+            raise ModelError(f"shortcut {name!r} copies channels that are not there")
+
+
+def _bits(note: LayerNote, widths: _Reader) -> tuple[int, ...]:
+    """Give the one width of a layer, or a width a channel."""
+    channels = note.shape[0]
+    if note.bits is None:
+        return tuple(unpack_widths(widths.take(-(-channels // 2)), channels).tolist())
+    if note.bits != FLOAT and not 0 <= note.bits <= WIDEST:
+        raise ModelError(f"layer {note.name!r} has {note.bits} bits; allowed are 0 to {WIDEST}")
+    return (note.bits,)
+
+
+def _limit(bits: dict[str, tuple[int, ...]], shapes: Shapes) -> None:
+    """Refuse more of what takes nothing in the file than any network has."""
+    empty = sum(math.prod(shape) for shape in shapes.maps.values())
+    for name, each in bits.items():
+        empty += math.prod(shapes.layers[name]) * each.count(0) // len(each)
+    if empty > MOST_EMPTY:
+        raise ModelError(f"has {empty} weights that take no bits; at most {MOST_EMPTY} may")
+
+
+def _layer(shape: Shape, bits: tuple[int, ...], floats: _Reader, weights: _Reader) -> PackedLayer:
+    channels, each = shape[0], math.prod(shape[1:])
+    if bits == (FLOAT,):
+        return PackedLayer(floats.take(channels * each).reshape(shape), bits, None, floats.take(channels))
+    row = _each(bits, channels)
+    integers = unpack(weights.take(packed_bytes(row, each)), row, each).reshape(shape)
+    return PackedLayer(integers, bits, floats.take(channels), floats.take(channels))
+
+
+def _with_bits(arch: Arch, layers: dict[str, PackedLayer], shapes: Shapes) -> Arch:
+    """Fill in the bits of mixed layers, which the header's arch leaves out."""
+    if (rule := arch.quantization) is None:
+        return arch
+    given = ((w.bits or layers[w.layer].bits) if w.layer in layers else w.bits for w in rule.weights)
+    weights = tuple(replace(w, bits=bits) for w, bits in zip(rule.weights, given, strict=True))
+    for w in weights:
+        if len(w.bits) not in (1, channels := shapes.layers[w.layer][0]):
+            raise ModelError(f"layer {w.layer!r} has bits for {len(w.bits)} channels, not for {channels}")
+    return check(replace(arch, quantization=replace(rule, weights=weights)))

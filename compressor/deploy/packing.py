@@ -15,10 +15,11 @@ from compressor.deploy.graph import stages_of
 from compressor.deploy.nodes import Layer
 from compressor.deploy.note import MixtureNote
 from compressor.deploy.packed import Packed, PackedLayer, read_packed
-from compressor.errors import ModelError
+from compressor.errors import CompressorError, ModelError
 from compressor.layers import Act, PadShortcut
 from compressor.mixture.types import FIRST, Mixture, assemble
 from compressor.model import Model, fresh
+from compressor.network import Network
 
 T = TypeVar("T")
 
@@ -81,22 +82,27 @@ def rebuilt(path: Path, lent: Packed | None = None) -> Model:
     packed = read_packed(path, lent)
     try:
         return _model(packed)
-    except (KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError, CompressorError) as error:
         text = " ".join(str(error).split())
         raise ModelError(f"{path}: its tensors do not fit its network ({text[:150]})") from None
 
 
 @torch.no_grad()
 def _model(packed: Packed) -> Model:
-    model = fresh(packed.arch, seed=0)
-    want = model.net.state_dict()
-    state = {name: tensor for name, tensor in want.items() if name.endswith("num_batches_tracked")}
+    """Make the tensors first, for a network without memory; the one that is built after has no other shapes."""
+    with torch.device("meta"):
+        want = Network(packed.arch).state_dict()
+    state = {name: torch.zeros(()).to(t.dtype) for name, t in want.items() if name.endswith("num_batches_tracked")}
     for name, layer in packed.layers.items():
         state |= _tensors(name, layer, want)
     state |= {f"{name}.scale": torch.tensor(scale) for name, scale in packed.acts.items()}
     state |= {f"{name}.map": _map(sources, want[f"{name}.map"]) for name, sources in packed.maps.items()}
     if len(packed.thresholds):
         state["thresholds"] = torch.from_numpy(packed.thresholds.copy())
+    for name, tensor in want.items():
+        if name not in state or state[name].shape != tensor.shape:
+            raise RuntimeError(f"{name} is missing or has another shape than {list(tensor.shape)}")
+    model = fresh(packed.arch, seed=0)
     model.net.load_state_dict(state)
     model.net.eval()
     return model
@@ -132,10 +138,8 @@ def _plain(norm: str, scales: Tensor, biases: Tensor) -> dict[str, Tensor]:
 
 
 def _map(sources: tuple[int, ...], like: Tensor) -> Tensor:
-    """Turn what each output channel copies into the 0/1 buffer (out, in) of an option-A shortcut."""
-    out, taken = torch.zeros_like(like), torch.tensor(sources)
-    if len(taken) != len(out) or (taken >= out.shape[1]).any() or (taken < -1).any():
-        raise RuntimeError("a shortcut copies channels that are not there")
+    """Turn what each output channel copies into the 0/1 buffer (out, in) of an option-A shortcut, shaped `like` one."""
+    out, taken = torch.zeros(like.shape, dtype=like.dtype), torch.tensor(sources)
     rows = torch.nonzero(taken >= 0).flatten()
     out[rows, taken[rows]] = 1
     return out

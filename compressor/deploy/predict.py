@@ -13,7 +13,7 @@ import numpy as np
 from compressor.arch import Routing, Task, TaskKind
 from compressor.config.deploy import Engine, PredictConfig, PredictFormat
 from compressor.data.imagefolder import images_below
-from compressor.data.images import ImageFile, printable, read_files
+from compressor.data.images import ImageFile, read_files
 from compressor.deploy.answers import Answer, writer
 from compressor.deploy.note import EXPORT
 from compressor.deploy.probabilities import sigmoid, softmax
@@ -31,10 +31,12 @@ def predict(model: str, source: str, config: PredictConfig, threads: int, progre
     """Answer every image file, and write the answers as they come.
 
     Raises:
-        ConfigError: the model is neither an export nor a checkpoint, or the output is there already.
+        ConfigError: the model is neither an export nor a checkpoint, or the output is no file's name or there already.
         DataError: no file was found.
         UnfinishedError: files could not be read; each was named on stderr, and the others are answered.
     """
+    if config.output is not None and not Path(config.output).name:
+        raise ConfigError(f"predict.output={config.output}: names no file; give one, such as answers.csv")
     exported = open_model(Path(model), config.engine, threads)
     files = find_images(source)
     unreadable = 0
@@ -109,7 +111,7 @@ def answered(
         answers = []
         for first in range(0, len(chunk.images), batch):
             found = exported.predict(chunk.images[first : first + batch])
-            names = [printable(listed[i].name) for i in chunk.targets[first : first + batch].tolist()]
+            names = [listed[i].name for i in chunk.targets[first : first + batch].tolist()]
             values = (_values(out, exported.task) for out in found.outputs)
             each = zip(names, values, _ways(exported, found), strict=True)
             answers += [Answer(name, numbers, *way) for name, numbers, way in each]

@@ -8,8 +8,8 @@ import numpy as np
 
 from compressor.arch import Criterion, Rule, Task, TaskKind
 from compressor.config.deploy import Engine, ExportFormat
-from compressor.deploy.engines import READERS, Stage, installed, open_stage
-from compressor.deploy.note import ExitsNote, InputNote, MixtureNote, PartNote, StageNote, read_note
+from compressor.deploy.engines import READERS, Stage, installed, open_stage, refuse_precision
+from compressor.deploy.note import ExitsNote, ExportNote, InputNote, MixtureNote, PartNote, StageNote, read_note
 from compressor.deploy.probabilities import sigmoid, softmax
 from compressor.deploy.rule import decide, mix
 from compressor.errors import ConfigError, ModelError
@@ -122,17 +122,27 @@ def load_export(
     `precision` is that of what is not integers: fp32, or with OpenVINO bf16.
 
     Raises:
-        CompressorError: the folder is no whole export, or the engine is not installed or does not read its format.
+        CompressorError: the folder is no whole export, a package is not installed, or the engine does not read the
+            format or has no such precision.
     """
     note = read_note(folder)
     chosen = choose(engine, note.format)
+    refuse_precision(chosen, precision)
     if note.format is ExportFormat.PACKED:
-        from compressor.deploy.rebuilt import open_packed
-
-        return open_packed(folder, note.content, chosen, threads)
+        return _packed(folder, note, chosen, threads)
     return assembled(
         note.input, note.task, note.content, lambda stage: open_stage(chosen, folder / stage.file, threads, precision)
     )
+
+
+def _packed(folder: Path, note: ExportNote, engine: Engine, threads: int) -> Exported | Routed:
+    """Rebuild the networks, which takes torch and safetensors whichever engine then answers."""
+    try:
+        from compressor.deploy.rebuilt import open_packed
+    except ModuleNotFoundError as error:
+        line = f"{folder}: packed files need the package {error.name}, with every engine: pip install {error.name}"
+        raise ConfigError(f"{line}; files of export.format=onnx or openvino do not") from None
+    return open_packed(folder, note.content, engine, threads)
 
 
 def assembled(

@@ -79,12 +79,13 @@ def _stages(graphs: Iterable[Graph], name: str, target: Target) -> tuple[StageNo
 def _file(graph: Graph, name: str, target: Target) -> StageNote:
     graph, writer = _distinct(graph), import_module(WRITERS[target.config.format][2])
     file = f"{name}.xml" if target.config.format is ExportFormat.OPENVINO else f"{name}.onnx"
+    in_float: tuple[str, ...] = ()
     if target.arithmetic is None:
         writer.write_openvino(graph, target.folder / file)
     else:
         kinds = (nodes.Container(target.config.container), nodes.Arithmetic(target.arithmetic))
-        writer.write_onnx(graph, target.folder / file, *kinds)
-    return StageNote(file, tuple(graph.inputs), tuple(graph.outputs))
+        in_float = writer.write_onnx(graph, target.folder / file, *kinds)
+    return StageNote(file, tuple(graph.inputs), tuple(graph.outputs), in_float or None)
 
 
 def _distinct(graph: Graph) -> Graph:

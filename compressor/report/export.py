@@ -29,5 +29,9 @@ def parity_table(parity: Parity) -> Table:
 
 
 def size_line(note: ExportNote) -> str:
-    """Say how large the files are beside what the network needs."""
-    return f"{compact(note.file_bytes, 'B')} in files; the network's own bits are {compact(note.size_bits / 8, 'B')}"
+    """Say how large the files are beside what the network needs, and which layers of integers they compute in float."""
+    lines = [f"{compact(note.file_bytes, 'B')} in files; the network's own bits are {compact(note.size_bits / 8, 'B')}"]
+    for stage in note.files_in_order:
+        if stage.in_float:
+            lines.append(f"{stage.file} computes in float32 what was trained in integers: {', '.join(stage.in_float)}")
+    return "\n".join(lines)
