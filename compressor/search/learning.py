@@ -69,6 +69,7 @@ class Team:
     ) -> None:
         self.problem, self.ledger, self.parts = problem, ledger, parts_of(problem)
         self.episodes: list[Episode] = []
+        self._learned = 0
         self._kinds, self._settle, self._form = tuple(kinds), settle, form
         self._source = np.random.default_rng(seed)
         self._noise = np.zeros(len(self.parts.keep))
@@ -165,7 +166,10 @@ class Team:
         return total
 
     def learn(self) -> None:
-        """Let every controller learn from all that is remembered."""
+        """Let every controller learn from all that is remembered, unless it did."""
+        if self._learned == len(self.episodes):
+            return
+        self._learned = len(self.episodes)
         rewards = rewards_of(np.array([episode.candidate.likeness for episode in self.episodes]))
         for controller in self._controllers:
             controller.learn(rewards)
@@ -248,8 +252,10 @@ def stepwise(problem: Problem, ledger: Ledger, seed: int) -> None:
     for chain in chains.values():
         chain.run(each)
     best = max(chains.values(), key=lambda chain: chain.best)
-    while ledger.left:
-        best.run(ledger.left)
+    left = None
+    while ledger.left and ledger.left != left:  # where nothing new is found, there is nothing more
+        left = ledger.left
+        best.run(left)
 
 
 class Chain:
