@@ -158,7 +158,7 @@ class TestRivals:
     @pytest.mark.parametrize("agent", Agent)
     def test_a_budget_that_cannot_give_every_group_a_bit_is_met_or_refused_with_one_that_can(self, agent):
         def tiny(size: float) -> Problem:
-            return hunts.problem(1, budget=spaces.budget(size=size), min_keep=0.9, evaluations=20)
+            return hunts.problem(1, budget=spaces.budget(size=size), min_keep=0.9, evaluations=8)
 
         problem = tiny(0.06)
         assert not list(splits(problem, parts_of(problem)))
