@@ -58,6 +58,9 @@ class RoundActivation(torch.autograd.Function):
         x, out = ctx.saved_tensors
         step, low, high, gain = ctx.grid
         dx = torch.ops.aten.hardtanh_backward(grad, x, (low - 0.5) * step, (high + 0.5) * step)
+        if x.dtype != torch.float32:  # the difference of what bf16 rounded once more would drown it
+            x = x.float()
+            out = torch.mul(x, 1 / step).round_().clamp_(low, high).mul_(step)
         dscale = (_dot(grad, out) - _dot(dx, x)) * (gain / step)
         return dx, dscale, None, None, None
 

@@ -111,4 +111,4 @@ def test_it_doubts_the_images_that_a_cheap_expert_answers_wrong(tmp_path):
     right = found.outputs[1].argmax(dim=1) == torch.from_numpy(np.array(data.test.targets))
     trust = found.scores[:, 1] - found.scores[:, 2]
     assert 0.3 < right.float().mean() < 0.98
-    assert (trust[right][:, None] > trust[~right]).float().mean() > 0.58  # chance: 0.5, give or take 0.04
+    assert (trust[right][:, None] > trust[~right]).float().mean() > 0.65

@@ -100,7 +100,13 @@ class TestKeys:
 
     @pytest.mark.parametrize(
         ("flags", "size", "precision"),
-        [("amx_bf16", 32, "bf16"), ("amx_bf16", 16, "bf16"), ("amx_bf16", 8, "fp32"), ("avx512_bf16", 32, "fp32")],
+        [
+            ("amx_bf16", 32, "bf16"),
+            ("amx_bf16", 16, "bf16"),
+            ("amx_bf16", 8, "fp32"),
+            ("avx512_bf16", 32, "fp32"),
+            ("avx2", 32, "fp32"),
+        ],
     )
     def test_auto_precision_is_resolved_before_keying(self, monkeypatch, flags, size, precision):
         monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"flags : fpu {flags} sse\n")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compressor.arch import Bits
+from compressor.data import load_data
 from compressor.layers import Act
 from compressor.losses import task_loss
 from compressor.model import fresh
@@ -46,13 +47,16 @@ def gradients(round_: Callable, act: Act, x: Tensor, grad: Tensor) -> tuple[Tens
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_the_gradient_of_a_step_in_bf16_is_within_a_tenth_of_that_in_fp32(bits, context):
-    acts = seen(context, bits)
+def test_the_gradient_of_a_step_in_bf16_is_within_a_few_percent_of_that_in_fp32(bits, context):
+    every = load_data(replace(samples.DATASET, limit=None), samples.RUNTIME)  # of few images the sums nearly cancel
+    acts = seen(replace(context, data=every), bits)
     assert len(acts) == 11
     whole = torch.stack([gradients(RoundActivation.apply, *each)[1] for each in acts])
     half = [(act, x.bfloat16(), grad.bfloat16()) for act, x, grad in acts]
     rough = torch.stack([gradients(RoundActivation.apply, *each)[1] for each in half])
-    assert (rough - whole).norm() < 0.1 * whole.norm()
+    assert (rough - whole).norm() < 0.03 * whole.norm()
+    held = torch.stack([gradients(RoundActivation.apply, act, x.float(), grad.float())[1] for act, x, grad in half])
+    assert (rough - held).norm() < 1e-4 * held.norm()  # beyond what bf16 holds nothing is lost
 
 
 @pytest.mark.parametrize("bits", range(2, 9))

@@ -115,21 +115,22 @@ def levelled(problem: Problem, parts: Parts, wishes: np.ndarray, floor: int = 0)
     keeps = filled(problem, np.where(paid, least, wishes), parts.keep, high=0.0)
     settled = filled(problem, np.where(parts.keep, keeps, wishes), paid, least=least)
     if settled[paid].min() < 1.0:
-        return topped(problem, parts, settled)
+        return topped(problem, parts, settled, wishes)
     return filled(problem, settled, parts.keep, low=0.0)
 
 
-def topped(problem: Problem, parts: Parts, wishes: np.ndarray) -> np.ndarray:
-    """Give one group after the other one bit more, the first of `rank` first, where the budget still holds it.
+def topped(problem: Problem, parts: Parts, wishes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Give one group after the other one bit more, the most `wanted` first, where the budget still holds it.
 
-    Once it does not hold it for a group, the less important groups of that layer get none either. In fixed mode a bit
-    more is the one number of bits instead of 0. Wishes that are above the budget stay as they are.
+    Of equals the first of `rank` comes first. Once a group gets none, the groups of that layer after it get none
+    either. In fixed mode a bit more is the one number of bits instead of 0. Wishes that are above the budget stay as
+    they are.
     """
     walk, wishes = _freely(problem, wishes), wishes.copy()
     tally, refused = walk.tally, set[str]()
     if not tally.within(problem.limits):
         return wishes
-    for i in np.argsort(parts.rank):
+    for i in np.lexsort((parts.rank, -wanted)):
         layer, group = walk.decisions[i].name, walk.decisions[i].group
         if not parts.bits[i] or layer in refused:
             continue
