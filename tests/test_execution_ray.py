@@ -126,7 +126,7 @@ class TestRefusals:
     def test_more_processors_than_a_node_has_are_refused_and_a_gone_store_is_one_line(
         self, digits: Data, tmp_path: Path
     ) -> None:
-        ray.init(num_cpus=1, include_dashboard=False, object_store_memory=SMALL, log_to_driver=False)
+        ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=SMALL, log_to_driver=False)
         base = step("base", data=digits)
         with pytest.raises(ConfigError, match=r"study.cpus=2: no node of Ray has so many; the largest has 1"):
             execute([base], workplace(tmp_path), config("auto", cpus=2))
