@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compressor.arch import Activation, Bits, BlockKind
-from compressor.deploy.graph import FEATURES, IMAGES, OUTPUT, Layer, Round, run_reference, stages_of
+from compressor.deploy.graph import FEATURES, IMAGES, OUTPUT, Layer, Value, run_reference, stages_of
 from compressor.deploy.nodes import sliding, windows
 from compressor.layers import Act, Conv, Norm, Weighted
 from compressor.model import select
@@ -87,19 +87,20 @@ def test_folded_integers_times_their_scales_are_the_rounded_weights_times_the_no
         np.testing.assert_allclose(shipped, want.reshape(shipped.shape).numpy(), rtol=1e-5, atol=1e-8)
 
 
-def test_features_are_whole_multiples_of_their_step_and_the_next_stage_keeps_them(context):
-    net = graphs.model(graphs.quantized(BlockKind.BOTTLENECK, Bits(4, 4)), context)
+@pytest.mark.parametrize(("kind", "zero"), [(BlockKind.BOTTLENECK, 0), (BlockKind.INVERTED, 128)])
+def test_features_travel_as_the_integers_of_their_grid(kind, zero, context):
+    net = graphs.model(graphs.quantized(kind, Bits(4, 4)), context)
     first, second, last = stages_of(net)
     assert (first.inputs, tuple(first.outputs)) == ((IMAGES,), (OUTPUT, FEATURES))
     assert (second.inputs, tuple(last.outputs)) == ((FEATURES,), (OUTPUT,))
-    features = run_reference(first, {IMAGES: context.data.test.images[:10]})[FEATURES]
+    images = context.data.test.images[:10]
+    features = run_reference(first, {IMAGES: images})[FEATURES]
     grid = first.values[first.outputs[FEATURES]].grid
     assert grid is not None
-    steps = features / np.float32(grid.scale)
-    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
-    assert steps.max() <= grid.high
-    assert isinstance(second.nodes[0], Round)
-    assert second.values[second.nodes[0].gives].grid == grid
+    assert (features.dtype, grid.zero, second.values[FEATURES]) == (np.uint8, zero, Value(features.shape[1:], grid))
+    with torch.no_grad():
+        stream, _ = net.net.eval().segment(0, torch.from_numpy(np.asarray(images)))
+    np.testing.assert_allclose((features.astype(np.float32) - zero) * grid.scale, stream.numpy(), atol=1e-5)
 
 
 @given(st.integers(1, 20), st.integers(1, 8))

@@ -14,7 +14,10 @@ from compressor.config.deploy import Engine, ExportFormat
 from compressor.errors import ConfigError, ModelError
 
 Stage = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
-"""Maps images, uint8 (n, C, H, W), or features, float32, to a head's outputs (n, outputs) and the next features."""
+"""Maps images, uint8 (n, C, H, W), or features to a head's outputs (n, outputs) and the next features.
+
+Features are uint8 where they are on a grid, else float32, and are the stage's own memory: its next run overwrites them.
+"""
 
 READERS = {
     ExportFormat.ONNX: (Engine.ONNXRUNTIME, Engine.OPENVINO),
@@ -146,8 +149,8 @@ def _openvino(path: Path, threads: int, precision: str) -> Stage:
     def run(values: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         if values.dtype != kind or list(map(str, values.shape[1:])) != shape:  # it would read beyond their end
             raise ValueError(f"it reads {kind} [N, {', '.join(shape)}], not {values.dtype} {list(values.shape)}")
-        request.infer({0: values})
-        out, *features = (np.array(request.get_output_tensor(port).data) for port in ports)
-        return out, features[0] if features else None
+        request.infer({0: values}, share_inputs=True)
+        out, *features = (request.get_output_tensor(port).data for port in ports)
+        return np.array(out), features[0] if features else None
 
     return run

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from compressor.arch import FLOAT, Activation
+from compressor.arch import Activation
 from compressor.deploy.nodes import (
     FEATURES,
     IMAGES,
@@ -80,7 +80,7 @@ class _Trace:
 
     def __init__(self, name: str, value: Value) -> None:
         self.nodes: list[Node] = []
-        self.values = {name: Value(value.shape)}
+        self.values = {name: value}
 
     def add(self, node: Node, shape: tuple[int, ...], grid: Grid | None = None) -> str:
         self.nodes.append(node)
@@ -128,11 +128,7 @@ class _Trace:
 def _stretch(trace: _Trace, net: Network, start: int, end: int) -> str:
     """Add the blocks from `start` to before `end`, and what lies before the first of all."""
     blocks = [(name, cast("BlockNet", block)) for name, block in net.blocks.items()]
-    if start == 0:
-        value = _entry(trace, net)
-    else:
-        before = blocks[start - 1][1].act
-        value = trace.act("entry", before, FEATURES) if before.bits != FLOAT else FEATURES
+    value = FEATURES if start else _entry(trace, net)
     for name, block in blocks[start:end]:
         value = _block(trace, f"blocks.{name}", block, value)
     return value

@@ -17,7 +17,13 @@ __all__ = [
 ]  # fmt: skip
 
 IMAGES, FEATURES, OUTPUT = "images", "features", "output"
-"""What stages read and give: uint8 pixels (N, C, H, W), the trunk's stream, the outputs of the stage's head."""
+"""What stages read and give: uint8 pixels (N, C, H, W), the trunk's stream, the outputs of the stage's head.
+
+A stream on a grid goes from stage to stage as uint8: its integers, plus the grid's `zero`.
+"""
+
+MIDDLE = 128
+"""What stands for 0 where signed integers of 8 bits are held as unsigned ones."""
 
 
 class Arithmetic(StrEnum):
@@ -50,6 +56,11 @@ class Grid:
     def signed(self) -> bool:
         """Tell whether a number can be negative."""
         return self.low < 0
+
+    @property
+    def zero(self) -> int:
+        """Give what stands for 0 where the integers are held as uint8."""
+        return MIDDLE if self.signed else 0
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from compressor.deploy.nodes import Grid, Kind, Layer
+from compressor.deploy.nodes import MIDDLE, Grid, Kind, Layer
 from compressor.deploy.onnx_parts import WIDTHS, Parts
 from compressor.deploy.thresholds import Settled, largest_factors
-
-MIDDLE = 128
-"""What stands for 0 in unsigned weights: onnxruntime has no fast kernel for ConvInteger with signed ones."""
 
 WIDE = 32
 """Input channels from which a convolution is faster as one product of matrices than as ConvInteger."""
@@ -78,6 +75,7 @@ def apart(parts: Parts, layer: Layer, codes: Codes) -> str:
 
 
 def _conv_integer(parts: Parts, layer: Layer, codes: Codes) -> str:
+    """Sum with unsigned weights: onnxruntime has no fast kernel for ConvInteger with signed ones."""
     name = layer.name
     weight = parts.cast(_codes(parts, layer), f"{name}.wide", TensorProto.FLOAT)
     parts.constant("middle", MIDDLE, np.float32)

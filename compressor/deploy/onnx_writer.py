@@ -59,9 +59,10 @@ def _written(graph: Graph, container: Container, arithmetic: Arithmetic) -> "_Wr
     return writer
 
 
-def _info(name: str, value: str, graph: Graph) -> onnx.ValueInfoProto:
-    kind = TensorProto.UINT8 if name == IMAGES else TensorProto.FLOAT
-    return helper.make_tensor_value_info(name, kind, ["N", *graph.values[value].shape])
+def _info(name: str, held: str, graph: Graph) -> onnx.ValueInfoProto:
+    value = graph.values[held]
+    kind = TensorProto.UINT8 if name == IMAGES or value.grid else TensorProto.FLOAT
+    return helper.make_tensor_value_info(name, kind, ["N", *value.shape])
 
 
 class _Writer:
@@ -72,13 +73,24 @@ class _Writer:
 
     def __init__(self, graph: Graph, container: Container, arithmetic: Arithmetic) -> None:
         self.graph, self.arithmetic, self.parts = graph, arithmetic, Parts(container)
-        self.floats: dict[str, str] = {name: name for name in graph.inputs}
+        self.floats: dict[str, str] = {}
         self.codes: dict[str, Codes] = {}
         self.in_float: list[str] = []
         self.readers: dict[str, list[Node]] = {}
         for node in graph.nodes:
             for name in node.reads:
                 self.readers.setdefault(name, []).append(node)
+        for name in graph.inputs:
+            if grid := graph.values[name].grid:
+                self._hold(name, name, grid)
+            else:
+                self.floats[name] = name
+
+    def _hold(self, value: str, codes: str, grid: Grid) -> None:
+        """Note that a value is held as the integers named `codes`."""
+        step = self.parts.constant(f"{value}.step", grid.scale, np.float32)
+        zero = self.parts.constant(f"{value}.zero", grid.zero, np.uint8)
+        self.codes[value] = Codes(codes, step, zero, grid)
 
     def real(self, value: str) -> str:
         """Give a value as floats."""
@@ -93,7 +105,8 @@ class _Writer:
         graph = self.graph
         gives = {f"{name}.next" if name in graph.inputs else name: value for name, value in graph.outputs.items()}
         for name, value in gives.items():
-            self.parts.node("Identity", [self.real(value)], name)
+            held = self.codes[value].name if graph.values[value].grid else self.real(value)
+            self.parts.node("Identity", [held], name)
         reads = [_info(name, name, graph) for name in graph.inputs]
         return self.parts.model(reads, [_info(name, value, graph) for name, value in gives.items()])
 
@@ -168,16 +181,13 @@ class _Writer:
         """Quantize to uint8; codes beyond a narrower grid are clipped, which is what clipping before would give."""
         grid, name, source = self.graph.values[node.gives].grid, node.gives, self.real(node.reads[0])
         assert grid
-        zero = 128 if grid.signed else 0
-        self.parts.constant(f"{name}.step", grid.scale, np.float32)
-        self.parts.constant(f"{name}.zero", zero, np.uint8)
         codes = self.parts.node("QuantizeLinear", [source, f"{name}.step", f"{name}.zero"], f"{name}.codes8")
-        low, high = grid.low + zero, grid.high + zero
+        low, high = grid.low + grid.zero, grid.high + grid.zero
         if (low, high) != (0, SPAN):
             self.parts.constant(f"{name}.low", low, np.uint8)
             self.parts.constant(f"{name}.high", high, np.uint8)
             codes = self.parts.node("Clip", [codes, f"{name}.low", f"{name}.high"], f"{name}.clipped")
-        self.codes[name] = Codes(codes, f"{name}.step", f"{name}.zero", grid)
+        self._hold(name, codes, grid)
 
     def _relu(self, node: Relu) -> None:
         reads = [self.real(node.reads[0])]

@@ -49,16 +49,18 @@ def as_openvino(graph: Graph) -> ov.Model:
     held: dict[str, Tensor] = {}
     reads, gives = [], []
     for name in graph.inputs:
-        shape = ov.PartialShape([-1, *graph.values[name].shape])
-        source = op.parameter(shape, np.uint8 if name == IMAGES else np.float32, name)
+        value = graph.values[name]
+        kind = np.uint8 if name == IMAGES or value.grid else np.float32
+        source = op.parameter(ov.PartialShape([-1, *value.shape]), kind, name)
         reads.append(_named(source, name))
-        held[name] = source.output(0)
+        held[name] = (_real(source.output(0), value.grid) if value.grid else source).output(0)
     for node in graph.nodes:
         made = _node(node, [held[name] for name in node.reads], graph)
         made.set_friendly_name(node.gives)
         held[node.gives] = made.output(0)
     for name, value in graph.outputs.items():
-        gives.append(_named(op.result(held[value]), name))
+        grid = graph.values[value].grid
+        gives.append(_named(op.result(_codes(held[value], grid) if grid else held[value]), name))
     model = ov.Model(gives, reads, "compressor")  # pyright: ignore[reportGeneralTypeIssues] - its stub is wrong
     model.set_rt_info(0, ["runtime_options", "DYNAMIC_QUANTIZATION_GROUP_SIZE"])  # float activations stay float
     return model
@@ -111,6 +113,19 @@ def _round(x: Tensor, grid: Grid | None) -> ov.Node:
     return op.fake_quantize(x, *ends, *ends, LEVELS)
 
 
+def _codes(x: Tensor, grid: Grid) -> ov.Node:
+    """Give the integers of a value on a grid as uint8."""
+    ends = [_floats((end - grid.zero) * grid.scale) for end in (0, LEVELS - 1)]
+    return op.convert(op.fake_quantize(x, *ends, _floats(0), _floats(LEVELS - 1), LEVELS), "u8")
+
+
+def _real(codes: Tensor, grid: Grid) -> ov.Node:
+    """Give the value that integers held as uint8 stand for."""
+    whole = op.convert(codes, "f32")
+    centred = op.subtract(whole, _floats(grid.zero)) if grid.zero else whole
+    return op.multiply(centred, _floats(grid.scale))
+
+
 def _layer(layer: Layer, x: Tensor) -> ov.Node:
     """Add a layer: a constant weight, or integers times a scale, and a float bias."""
     axis = (-1, *[1] * (layer.weight.ndim - 1))
@@ -134,8 +149,6 @@ def _layer(layer: Layer, x: Tensor) -> ov.Node:
 
 
 def _average(x: Tensor, value: Value, size: int) -> ov.Node:
-    if size == 1:
-        return op.reduce_mean(x, _whole(2, 3), keep_dims=True)
     if window := sliding(value.shape[1], size):
         kernel, stride = window
         return op.avg_pool(x, [stride] * 2, [0, 0], [0, 0], [kernel] * 2, exclude_pad=True)

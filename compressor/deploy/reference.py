@@ -23,16 +23,24 @@ from compressor.deploy.nodes import (
 
 
 def run_reference(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Run one stage on a batch; give each of its outputs as float32.
+    """Run one stage on a batch; give its head's outputs as float32, and its features as the next stage reads them.
 
     Values on a grid are kept as integers, all others in float64, so sums of products of integers are exact.
     """
-    held = {name: np.asarray(inputs[name], np.float64) for name in graph.inputs}
+    held = {name: np.asarray(inputs[name], np.float64) - _zero(graph.values[name]) for name in graph.inputs}
     for node in graph.nodes:
         held[node.gives] = _run(
             node, [(held[name], graph.values[name]) for name in node.reads], graph.values[node.gives]
         )
-    return {name: _real(held[value], graph.values[value]).astype(np.float32) for name, value in graph.outputs.items()}
+    return {name: _given(held[value], graph.values[value]) for name, value in graph.outputs.items()}
+
+
+def _zero(value: Value) -> int:
+    return value.grid.zero if value.grid else 0
+
+
+def _given(x: np.ndarray, value: Value) -> np.ndarray:
+    return (x + _zero(value)).astype(np.uint8 if value.grid else np.float32)
 
 
 def _real(x: np.ndarray, value: Value) -> np.ndarray:
