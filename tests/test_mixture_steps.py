@@ -11,7 +11,7 @@ import samples
 import torch
 
 from compressor import history
-from compressor.arch import FLOAT, Routing
+from compressor.arch import FLOAT, Routing, Unit
 from compressor.codec import decode, encode
 from compressor.config.moe import BudgetConfig
 from compressor.cost import paths
@@ -25,6 +25,7 @@ from compressor.progress import silent
 from compressor.quality import per_image
 from compressor.records import Metrics
 from compressor.store import Store
+from compressor.studies.moe_rivals import SPOTS, Arena, sweep
 from compressor.training import Context
 
 
@@ -96,6 +97,17 @@ def test_an_expert_that_is_asked_second_by_all_has_not_swallowed_the_others(digi
     part = measure(mixture, digits, samples.RUNTIME).mixture
     assert part is not None
     assert part.collapsed is None
+
+
+def test_a_sweep_starts_at_what_the_expert_costs_that_a_threshold_asks_first(digits):
+    mixture = mixtures.toy(Routing.THRESHOLD, order=(0, 1, 2))
+    arena = Arena(mixture, "key", digits, samples.RUNTIME)
+    each = arena.costs.each(arena.val.survey.heads, Unit.BITOPS).mean(dim=0).tolist()
+    assert each[0] > each[1], "as where early exits make the second one cheaper"
+    spots = sweep(arena)
+    assert len(spots) == SPOTS
+    assert all(spot.val_bitops <= spot.limit for spot in spots)
+    assert spots[0].limit == pytest.approx(arena.costs.always(Unit.BITOPS) + each[0], rel=1e-5)
 
 
 class TestStore:

@@ -10,14 +10,16 @@ import samples
 import torch
 
 from compressor import history, losses
-from compressor.arch import FLOAT, BlockKind, Routing, stream, widths
+from compressor.arch import FLOAT, BlockKind, Routing, stream, widths, with_widths
 from compressor.config import RecoveryConfig
 from compressor.config.moe import BudgetConfig, MoeStem
+from compressor.cost import paths
 from compressor.errors import ConfigError, Interrupted
 from compressor.mixture import Mixture, outcome, survey
 from compressor.mixture.losses import each_imitation, each_task_loss
 from compressor.mixture.sharing import sharing
 from compressor.model import select
+from compressor.phase import MOE
 from compressor.training import Context
 
 
@@ -178,6 +180,18 @@ class TestSharing:
         name = "blocks.s0b1.norm1.running_mean"
         assert torch.equal(joined.net.state_dict()[name], source.net.state_dict()[name])
         assert sharing(expert, expert, digits, 0) is expert
+
+    def test_experts_stand_in_the_order_of_what_they_cost_once_they_share_it(self, context):
+        plain = samples.arch()
+        slim = with_widths(plain, {"s0": 4, "s0b0.0": 4, "s0b1.0": 4, "s1b0.0": 16, "s1b1.0": 16})
+        heavy = with_widths(samples.arch(depth=1), {"s0b0.0": 30})
+        experts = {"expert0": samples.model(slim, 0), "expert1": samples.model(heavy, 1)}
+        before = [paths(model)[-1].bitops for model in experts.values()]
+        config = replace(CONFIGS["shared"], routing=Routing.THRESHOLD, budget=BudgetConfig(None, None))
+        mixture = MOE.run(config, context, original=samples.model(samples.arch(depth=4), 9), **experts)
+        after = [paths(model)[-1].bitops for model in mixture.experts]
+        assert (before[0] < before[1], after[0] > after[1]) == (True, True)
+        assert mixture.rule.order == (1, 0)
 
     def test_experts_with_exits_are_refused_in_one_line(self, context):
         with pytest.raises(ConfigError, match=r"moe\.stem=shared: expert 0 has early exits"):
