@@ -99,17 +99,20 @@ class TestKeys:
         assert not set(keys(CONFIG)) & set(keys(CONFIG, fakes.data("other")))
 
     @pytest.mark.parametrize(
-        ("flags", "size", "precision"),
+        ("vendor", "flags", "size", "precision"),
         [
-            ("amx_bf16", 32, "bf16"),
-            ("amx_bf16", 16, "bf16"),
-            ("amx_bf16", 8, "fp32"),
-            ("avx512_bf16", 32, "fp32"),
-            ("avx2", 32, "fp32"),
+            ("GenuineIntel", "amx_bf16", 32, "bf16"),
+            ("GenuineIntel", "amx_bf16", 16, "bf16"),
+            ("GenuineIntel", "amx_bf16", 8, "fp32"),
+            ("GenuineIntel", "avx512_bf16", 32, "fp32"),
+            ("AuthenticAMD", "avx512_bf16", 32, "bf16"),
+            ("AuthenticAMD", "avx512_bf16", 8, "fp32"),
+            ("AuthenticAMD", "avx2", 32, "fp32"),
         ],
     )
-    def test_auto_precision_is_resolved_before_keying(self, monkeypatch, flags, size, precision):
-        monkeypatch.setattr(Path, "read_text", lambda *_, **__: f"flags : fpu {flags} sse\n")
+    def test_auto_precision_is_resolved_before_keying(self, monkeypatch, vendor, flags, size, precision):
+        text = f"vendor_id : {vendor}\nflags : fpu {flags} sse\n"
+        monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
         for step in steps(plan(CONFIG, replace(DATA, size=size))):
             assert step.config.fit.precision == precision
 

@@ -22,7 +22,7 @@ class Schedule(StrEnum):
 
 
 class Precision(StrEnum):
-    """Arithmetic of training; evaluation is fp32. `auto`, bf16 on processors with AMX, is resolved first."""
+    """Arithmetic of training; evaluation is fp32. `auto`, bf16 where that is faster, is resolved first."""
 
     AUTO = "auto"
     FP32 = "fp32"
