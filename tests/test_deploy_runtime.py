@@ -155,6 +155,21 @@ class TestAlone:
         assert json.loads(ended.stdout) == [*exits, *exits]
         assert len(set(exits)) > 1
 
+    def test_rounded_features_go_from_stage_to_stage_as_the_bytes_of_their_integers(
+        self, config, engine, context, tmp_path
+    ):
+        images = context.data.test.images[:40]
+        ready = load_export(exported_folder(config, context, tmp_path), engine=engine, threads=1)
+        reference = open_model(deployed.exiting(), Engine.NUMPY, 0)
+        assert isinstance(ready, Exported)
+        _, found = ready.stages[0](images)
+        _, want = reference.stages[0](images)
+        assert found is not None
+        assert want is not None
+        assert (found.dtype, want.dtype) == (np.uint8, np.uint8)
+        assert (found == want).mean() > 0.999
+        assert len(np.unique(want)) > 8
+
     def test_a_signal_between_answers_can_still_be_handled(self, config, engine, context, tmp_path):
         exported_folder(config, context, tmp_path)
         np.save(tmp_path / "images.npy", context.data.test.images[:40])
