@@ -7,6 +7,7 @@ from pathlib import Path
 
 from compressor.config.deploy import Arithmetic, ExportConfig, ExportFormat
 from compressor.deploy import nodes
+from compressor.deploy.aligning import aligned
 from compressor.deploy.graph import Graph, halves_of, stages_of
 from compressor.deploy.note import MixtureNote, PartNote, StageNote
 from compressor.deploy.packed import Packed, write_packed
@@ -78,6 +79,8 @@ def _stages(graphs: Iterable[Graph], name: str, target: Target) -> tuple[StageNo
 
 def _file(graph: Graph, name: str, target: Target) -> StageNote:
     graph, writer = _distinct(graph), import_module(WRITERS[target.config.format][2])
+    if target.config.container is nodes.Container.INT8:  # for speed
+        graph = aligned(graph)
     file = f"{name}.xml" if target.config.format is ExportFormat.OPENVINO else f"{name}.onnx"
     in_float: tuple[str, ...] = ()
     if target.arithmetic is None:
