@@ -49,14 +49,14 @@ def _node(node: Node, before: Mapping[str, Value], after: Mapping[str, Value]) -
 
 def _layer(layer: Layer, before: Value, after: Value, out: int) -> Layer:
     """Add rows and columns of zeros; a scale of 0 is that of a channel that gives a constant."""
-    weight, more = layer.weight, out - len(layer.weight)
-    if layer.kind is Kind.LINEAR and len(before.shape) == 3:
-        pixels = weight.reshape(len(weight), *before.shape)
-        weight = np.pad(pixels, ((0, 0), (0, after.shape[0] - before.shape[0]), (0, 0), (0, 0))).reshape(
-            len(weight), -1
-        )
-    elif layer.kind is Kind.CONV and layer.groups == 1:
-        weight = np.pad(weight, ((0, 0), (0, after.shape[0] - before.shape[0]), (0, 0), (0, 0)))
+    count, more = len(layer.weight), out - len(layer.weight)
+    weight = layer.weight
+    if len(before.shape) == 3 and layer.groups == 1:
+        columns = ((0, 0), (0, after.shape[0] - before.shape[0]), (0, 0), (0, 0))
+        shape = before.shape if layer.kind is Kind.LINEAR else weight.shape[1:]
+        weight = np.pad(weight.reshape(count, *shape), columns)
+    if layer.kind is Kind.LINEAR:
+        weight = weight.reshape(count, -1)
     rows = ((0, more), *[(0, 0)] * (weight.ndim - 1))
     scale, bits = (each if each is None else np.pad(each, (0, more)) for each in (layer.scale, layer.bits))
     groups = out if layer.groups > 1 else 1

@@ -106,7 +106,7 @@ def _whole(*values: int) -> ov.Node:
 def _round(x: Tensor, grid: Grid | None) -> ov.Node:
     """Round to 256 levels; values beyond the ends of a grid with fewer are clamped before."""
     assert grid
-    low, high = (-LEVELS // 2, LEVELS // 2 - 1) if grid.signed else (0, LEVELS - 1)
+    low, high = -grid.zero, LEVELS - 1 - grid.zero
     if (low, high) != (grid.low, grid.high):
         x = op.clamp(x, grid.low * grid.scale, grid.high * grid.scale).output(0)
     ends = _floats(low * grid.scale), _floats(high * grid.scale)

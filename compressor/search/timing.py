@@ -32,7 +32,7 @@ from compressor.search.space import EDGE, Layer, Space
 SHARES = (0.0, 0.3, 0.55, 0.8, 1.0)
 """Shares of a layer's channels that it is timed at, on each side; 0 is one channel.
 
-Most are no multiples of 8 channels, as most that a search tries: onnxruntime takes up to a third longer for these.
+Most are no multiples of 8 channels, as most that a search tries: onnxruntime takes longer for these.
 """
 
 FITTED, CHECKED = SHARES, (0.9, 0.75, 0.5, 0.35)
