@@ -31,7 +31,7 @@ class SplitMetrics:
     """One split. `quality` is of the path each image takes; `heads` are every head's on all images, final one last.
 
     `shares` are the fractions of images that leave at each head; `macs` and `bitops` are means over the images. Of a
-    mixture, `heads` are its experts' and `shares` the fractions of images that each is run for.
+    mixture, `heads` are its experts' and `shares` the fractions of images that each answers.
     """
 
     quality: Quality
@@ -66,7 +66,7 @@ class PartRecord:
 class RoutesRecord:
     """Who answers one split.
 
-    `by_class`: of each class, or of the images with each label, the fraction that each expert is run for; empty for
+    `by_class`: of each class, or of the images with each label, the fraction that each expert answers; empty for
     regression. `oracle`: the mean quality of an image, accuracy or minus MAE, where its best expert answers.
     """
 
@@ -76,7 +76,7 @@ class RoutesRecord:
 
 @dataclass(frozen=True)
 class TimeRecord:
-    """Seconds an image in batches of `batch`, in all, and for the router's scores and its choice alone."""
+    """Seconds an image in batches of `batch`: in all, and for the router's scores and choice, 0 without a router."""
 
     batch: int
     seconds: float

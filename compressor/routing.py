@@ -33,15 +33,20 @@ def certainty(outputs: list[Tensor], rule: Exits, task: Task) -> Tensor:
         return -(out - outputs[-2]).abs().amax(dim=1)
     if rule.criterion is Criterion.PATIENCE:
         return _agreement(outputs, task)
+    if rule.criterion is Criterion.CONFIDENCE:
+        return confidence(out, task)
     if task.kind is TaskKind.MULTILABEL:
         p = torch.sigmoid(out)
-        if rule.criterion is Criterion.CONFIDENCE:
-            return torch.maximum(p, 1 - p).amin(dim=1)
         return 1 - _entropy(torch.stack([p, 1 - p])).mean(dim=1)
-    p = torch.softmax(out, dim=1)
-    if rule.criterion is Criterion.CONFIDENCE:
-        return p.amax(dim=1)
-    return 1 - _entropy(p.T)
+    return 1 - _entropy(torch.softmax(out, dim=1).T)
+
+
+def confidence(out: Tensor, task: Task) -> Tensor:
+    """Give the largest probability (N,) of outputs (N, outputs); of several labels, the least max(p, 1 - p)."""
+    if task.kind is TaskKind.MULTILABEL:
+        p = torch.sigmoid(out)
+        return torch.maximum(p, 1 - p).amin(dim=1)
+    return torch.softmax(out, dim=1).amax(dim=1)
 
 
 def _entropy(p: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from compressor.config.moe import MoeStem
 from compressor.data import load_data
 from compressor.data.types import Data, Split
 from compressor.deploy.runtime import Exported, Routed, Routes
-from compressor.mixture import Mixture
+from compressor.mixture import Mixture, survey
 from compressor.model import Model, fresh, save
 from compressor.phase import MOE
 from compressor.phases.quantize import quantized
@@ -136,10 +136,12 @@ def mixed(
         experts = [trained(arch, _context(data, Path(folder) / f"{i}")) for i, arch in enumerate(archs)]
         roles = {"original": experts[0]} | {f"expert{i}": expert for i, expert in enumerate(experts)}
         mixture = MOE.run(config, _context(data, Path(folder) / "mixture"), **roles)
-    scores = mixture.net.scores(mixture.net.enter(torch.from_numpy(data.val.images[:]))).detach().mean(dim=0)
-    mixture.follow(replace(mixture.rule, prices=tuple(scores.tolist())))  # each is preferred about equally often
     for expert in mixture.experts:
         leaving(expert, data.test)
+    if routing is Routing.CASCADE:
+        return data, mixtures.risen(mixture, survey(mixture, data.val))
+    scores = survey(mixture, data.val).scores.mean(dim=0)
+    mixture.follow(replace(mixture.rule, prices=tuple(scores.tolist())))  # each is preferred about equally often
     return data, mixture
 
 

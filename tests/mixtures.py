@@ -27,8 +27,9 @@ from compressor.arch import (
 from compressor.config import FitConfig
 from compressor.config.moe import BudgetConfig, JointConfig, MoeConfig, MoeStem, RouterConfig
 from compressor.data.types import Data, Split
-from compressor.mixture import Mixture, assemble
-from compressor.mixture.execution import entered
+from compressor.mixture import Mixture, Survey, assemble, survey
+from compressor.mixture.execution import NO_TARGETS, entered
+from compressor.mixture.rule import reach
 from compressor.model import Model, save
 from compressor.phase import MOE
 from compressor.phases.moe import router_arch
@@ -84,11 +85,31 @@ def archs(task: Task = samples.TASK, *, exits: bool = False) -> tuple[Arch, ...]
 
 
 def toy(routing: Routing = Routing.TOP1, task: Task = samples.TASK, *, exits: bool = False, **changes: Any) -> Mixture:
-    """Give an untrained mixture of three networks whose router sends some images to each."""
+    """Give an untrained mixture of three networks each of which answers some images."""
     experts = tuple(samples.model(each, seed) for seed, each in enumerate(archs(task, exits=exits)))
-    rule = Rule(routing, 2, False, (1, 0, 2), (0.0,) * 3, 0.6)
+    rule = replace(Rule(routing, 2, False, (1, 0, 2), (0.0,) * 3, 0.6), **changes)
+    if routing is Routing.CASCADE:
+        mixture = assemble(rule, None, experts)
+        with torch.no_grad():
+            score = experts[rule.order[0]].net.head.score
+            for tensor in (score.weight, score.bias, *((score.scale,) if score.quantized else ())):
+                tensor.mul_(8)  # now it is sure of some images
+        return risen(mixture, survey(mixture, Split(samples.images(200).numpy(), NO_TARGETS)))
     router = samples.model(router_arch(ROUTER, experts[0].arch, 3, shared=False), 7)
-    return balanced(assemble(replace(rule, **changes), router, experts))
+    return balanced(assemble(rule, router, experts))
+
+
+def router_of(mixture: Mixture) -> Model:
+    """Give the router of a mixture that has one."""
+    assert mixture.router is not None
+    return mixture.router
+
+
+def risen(mixture: Mixture, seen: Survey) -> Mixture:
+    """Let the cheapest expert of a cascade answer a third of the images."""
+    reached = reach(seen.scores, mixture.rule)
+    mixture.follow(replace(mixture.rule, threshold=reached[:, 0].quantile(2 / 3).item()))
+    return mixture
 
 
 def shared_toy(routing: Routing = Routing.TOP1) -> Mixture:
@@ -106,14 +127,19 @@ def _second(experts: tuple[Model, ...]) -> tuple:
 
 def balanced(mixture: Mixture) -> Mixture:
     """Let the router prefer each expert about equally often, and clearly."""
+
+    def scores() -> torch.Tensor:
+        found = mixture.net.scores(entered(mixture, samples.images(200)))
+        assert found is not None
+        return found
+
     with torch.no_grad():
-        spread = mixture.net.scores(entered(mixture, samples.images(200))).std(dim=0)
-        score = mixture.router.net.head.score
+        spread, score = scores().std(dim=0), router_of(mixture).net.head.score
         score.weight.div_(spread[:, None])
         score.bias.div_(spread)
         if score.quantized:
             score.scale.div_(spread)
-        score.bias.sub_(mixture.net.scores(entered(mixture, samples.images(200))).mean(dim=0))
+        score.bias.sub_(scores().mean(dim=0))
     return mixture
 
 

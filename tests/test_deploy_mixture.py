@@ -18,18 +18,20 @@ from compressor.deploy.runtime import load_export
 from compressor.errors import CompressorError, ModelError
 from compressor.mixture import Mixture, answer, save_mixture
 
+NAMES = ("own", "shared", "cascade")
 CONFIGS = {"onnx": deployed.ONNX, "openvino": deployed.OPENVINO, "packed": deployed.PACKED}
 
 
 def mixture_of(name: str) -> Mixture:
-    return deployed.mixed(shared=name == "shared")[1]
+    routing = Routing.CASCADE if name == "cascade" else Routing.TOP1
+    return deployed.mixed(routing=routing, shared=name == "shared")[1]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, digits) -> dict[str, Path]:
-    """Give the exports of networks of their own and of networks with one first stage, by format."""
+    """Give the exports of networks of their own, of networks with one first stage, and of a cascade, by format."""
     place, made = tmp_path_factory.mktemp("place"), {}
-    for name in ("own", "shared"):
+    for name in NAMES:
         (place / name).mkdir()
         save_mixture(mixture_of(name), place / name)
         for kind, config in CONFIGS.items():
@@ -39,7 +41,7 @@ def folders(tmp_path_factory, digits) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-@pytest.mark.parametrize("name", ["own", "shared"])
+@pytest.mark.parametrize("name", NAMES)
 class TestExport:
     def test_agrees_with_pytorch_on_every_engine_and_says_how_many_images_went_elsewhere(
         self, name, kind, folders, digits
@@ -75,7 +77,8 @@ class TestExport:
         assert note.mixture.rule == mixture.rule
         packed, shared = kind == "packed", mixture.rule.shared
         suffix = {"onnx": "onnx", "openvino": "xml", "packed": "packed"}[kind]
-        assert note.mixture.router.file == f"router.{suffix}"
+        router = note.mixture.router and note.mixture.router.file
+        assert router == (None if name == "cascade" else f"router.{suffix}")
         assert (note.mixture.first is not None) is (shared and not packed)
         for i, (part, expert) in enumerate(zip(note.mixture.experts, mixture.experts, strict=True)):
             names = [""] if packed else [f"-stage-{head}" for head in range(len(expert.net.cuts))]
@@ -96,6 +99,7 @@ def test_a_first_stage_that_all_share_is_stored_once(folders):
     assert note.mixture is not None
     assert note.mixture.first is not None
     assert (note.mixture.first.inputs, note.mixture.first.outputs) == (("images",), ("features",))
+    assert note.mixture.router is not None
     rests = [note.mixture.router, *(part.stages[0] for part in note.mixture.experts)]
     assert {rest.inputs for rest in rests} == {("features",)}
     from compressor.deploy.packed import read_packed
@@ -119,7 +123,7 @@ def test_weighted_answers_of_other_tasks_agree_too(kind, config: ExportConfig, t
 
 
 def test_the_numpy_reference_answers_packed_files_as_torch_does(folders, digits):
-    for name in ("own", "shared"):
+    for name in NAMES:
         found = [
             deployed.routes(load_export(folders[f"{name}-packed"], engine), digits.test.images[:20], 20)
             for engine in (Engine.TORCH, Engine.NUMPY)

@@ -12,7 +12,7 @@ from compressor.arch import Limit, Routing, Rule, TaskKind, Unit
 from compressor.errors import ConfigError
 from compressor.layers import Weighted
 from compressor.measure import settle
-from compressor.mixture import Mixture, answer, at_budget, costs, decide, mix, outcome, run, survey
+from compressor.mixture import Mixture, answer, asked, at_budget, costs, decide, mix, outcome, run, survey
 from compressor.model import Model
 from compressor.quality import per_image
 
@@ -50,20 +50,21 @@ class TestExecution:
         given, seen = answer(mixture, digits.test), survey(mixture, digits.test)
         told = outcome(mixture, seen, mixture.rule)
         torch.testing.assert_close(told.outputs, given.outputs, rtol=1e-5, atol=1e-5)
-        ran = given.weights > 0
-        assert torch.equal(told.weights > 0, ran)
+        ran = asked(given.weights, mixture.rule)
+        assert torch.equal(told.weights > 0, given.weights > 0)
         assert torch.equal(seen.heads[ran], given.heads[ran])
         assert (given.heads[~ran] == -1).all()
-        assert told.bitops == pytest.approx(costs(mixture).mean(given.weights, given.heads, Unit.BITOPS))
+        assert told.bitops == pytest.approx(costs(mixture).mean(ran, given.heads, Unit.BITOPS))
 
     def test_each_layer_sees_the_images_of_its_expert_and_no_others(self, mixture, digits):
         seen: Counter[int] = Counter()
         for module in mixture.net.modules():
             if isinstance(module, Weighted):
                 module.register_forward_hook(lambda layer, inputs, _: seen.update({id(layer): len(inputs[0])}))
-        ran = (answer(mixture, digits.test).weights > 0).sum(dim=0).tolist()
+        ran = asked(answer(mixture, digits.test).weights, mixture.rule).sum(dim=0).tolist()
         count = len(digits.test)
-        for model, expected in [(mixture.router, count), *zip(mixture.experts, ran, strict=True)]:
+        router = [(mixture.router, count)] if mixture.router else []
+        for model, expected in [*router, *zip(mixture.experts, ran, strict=True)]:
             for name, layer in layers(model).items():
                 shared = mixture.net.first is not None and name.startswith(("stem.", "blocks.s0"))
                 early = not model.net.exits or name.startswith(("stem.", "blocks.s0b0"))

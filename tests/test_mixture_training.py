@@ -38,6 +38,7 @@ CONFIGS = {
         stem=MoeStem.SHARED,
         joint=replace(mixtures.CONFIG.joint, fit=replace(mixtures.FIT, ema=0.9)),
     ),
+    "cascade": replace(mixtures.CONFIG, routing=Routing.CASCADE),
     "judging": replace(mixtures.CONFIG, routing=Routing.THRESHOLD, router=mixtures.JUDGING),
     "shared judging": replace(mixtures.CONFIG, routing=Routing.THRESHOLD, router=mixtures.JUDGING, stem=MoeStem.SHARED),
 }
@@ -70,6 +71,7 @@ class TestResuming:
             ("own", "joint", 5),
             ("shared", "adapt", 4),
             ("shared", "joint", 2),
+            ("cascade", "joint", 3),
             ("judging", "task", 3),
             ("judging", "joint", 4),
             ("shared judging", "router", 2),

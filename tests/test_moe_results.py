@@ -134,6 +134,7 @@ class TestWords:
     )
     def test_the_advice_is_for_the_expert_that_got_all(self, cheapest: bool, dearest: bool, first: str) -> None:
         assert advice(cheapest=cheapest, dearest=dearest).startswith(first)
+        assert "router" not in advice(cheapest=cheapest, dearest=dearest, routed=False)
 
     def test_the_routers_part_is_a_share_of_macs_and_of_measured_time(self) -> None:
         line = shown.router_line(study(trial(0, 0.95, 0.93)))

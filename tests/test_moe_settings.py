@@ -39,7 +39,7 @@ WRONG: dict[str, str] = {
     "moe.experts=[{checkpoint:small},{checkpoint:five}]": "moe.experts[1].checkpoint=five: answers multiclass with 5",
     "moe.k=4": "at most the number of experts, 3",
     "moe.k=0": "1 to 16 experts",
-    "moe.routing=best": "not one of top1, topk, threshold, soft",
+    "moe.routing=best": "not one of top1, topk, threshold, cascade, soft",
     "moe.seeds=[]": "at least one seed",
     "moe.seeds=[0,0]": "each seed once",
     "moe.seeds=[-1]": "0 to 2147483647",
@@ -59,7 +59,9 @@ WRONG: dict[str, str] = {
     "moe.single.order=P": "moe.single.order=P: give an order of one D",
     "moe.equal.order=DD": "moe.equal.order=DD: give an order of one D",
     "distill.student=resnet20": "moe.single.distill.student=resnet20: give null",
-    "moe=nope": "there are cascade, shared, top1",
+    "moe.routing=cascade moe.stem=shared": "moe.stem=shared: give own where moe.routing=cascade",
+    "moe.routing=cascade moe.router.task.epochs=3": "moe.router.task.epochs=3: give 0 where moe.routing=cascade",
+    "moe=nope": "there are cascade, shared, threshold, top1",
     "moe.foo=1": "no setting 'moe.foo'",
 }
 
@@ -82,7 +84,7 @@ def _there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("word", "says"), WRONG.items(), ids=WRONG)
 def test_a_wrong_setting_is_one_line_and_nothing_is_made(word: str, says: str, place: Path) -> None:
-    ended = call("moe", *TINY, word)
+    ended = call("moe", *TINY, *word.split())
     assert ended.code == 2
     assert says in ended.err
     assert ended.err.count("\n") == 1

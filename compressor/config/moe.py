@@ -92,8 +92,15 @@ class MoeConfig:
         need(0 <= self.balance <= 1000, "moe.balance", self.balance, "0 (off) to 1000")
         need(0 <= self.cost <= 1000, "moe.cost", self.cost, "0 (off) to 1000")
         need(0.5 <= self.busiest <= 1, "moe.busiest", self.busiest, "0.5 to 1 (any)")
-        other = self.busiest < 1 and self.routing is not Routing.THRESHOLD
-        need(not other, "moe.busiest", self.busiest, f"1 where moe.routing={self.routing}; threshold can keep to it")
+        other = self.busiest < 1 and self.routing not in (Routing.THRESHOLD, Routing.CASCADE)
+        need(
+            not other,
+            "moe.busiest",
+            self.busiest,
+            f"1 where moe.routing={self.routing}; threshold and cascade keep to it",
+        )
+        lent = self.routing is Routing.CASCADE and self.stem is MoeStem.SHARED
+        need(not lent, "moe.stem", self.stem, f"own where moe.routing={self.routing}; each expert reads the image")
         judges = self.router.task.epochs > 0 and self.routing is not Routing.THRESHOLD
         where = "moe.router.task.epochs"
         need(

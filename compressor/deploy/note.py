@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compressor.arch import Criterion, Rule, Task
-from compressor.arch.mixtures import check_rule
+from compressor.arch.mixtures import check_routed, check_rule
 from compressor.codec import SPARSE, decode, digest_file, read_json
 from compressor.config.deploy import Arithmetic, Container, ExportFormat
 from compressor.errors import CompressorError, ModelError
@@ -70,12 +70,12 @@ class MixtureNote:
     """Several networks and who answers what. `rule` is that of the mixture's own folder.
 
     `first` reads the images and gives features, which router and experts read; null where they share no first stage,
-    and in packed files, where the router's file holds it for all.
+    and in packed files, where the router's file holds it for all. A cascade has no `router`.
     """
 
     rule: Rule
     first: StageNote | None
-    router: StageNote
+    router: StageNote | None
     experts: tuple[PartNote, ...]
 
 
@@ -149,7 +149,7 @@ class ExportNote:
         """Give what each file is, in the order in which images pass them."""
         yield from self.stages
         if mixture := self.mixture:
-            yield from (mixture.first, mixture.router) if mixture.first else (mixture.router,)
+            yield from (stage for stage in (mixture.first, mixture.router) if stage)
             for part in mixture.experts:
                 yield from part.stages
 
@@ -208,6 +208,7 @@ def _impossible(shape: InputNote, task: Task) -> str | None:
 def _check_mixture(mixture: MixtureNote, kind: ExportFormat, path: Path) -> None:
     try:
         check_rule(mixture.rule, len(mixture.experts))
+        check_routed(mixture.rule, routed=mixture.router is not None)
     except ModelError as error:
         raise ModelError(f"{path}: {error}; export the model again") from None
     apart = mixture.rule.shared and kind is not ExportFormat.PACKED

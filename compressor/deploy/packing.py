@@ -42,10 +42,12 @@ def _layer(node: Layer, model: Model) -> PackedLayer:
     return PackedLayer(node.weight, bits, node.scale, node.bias)
 
 
-def packed_parts(mixture: Mixture) -> tuple[Packed, ...]:
-    """Give what the packed files of a mixture's networks hold, the router's first, which alone has what all share."""
-    router, *experts = map(packed_of, (mixture.router, *mixture.experts))
-    return (router, *(_of_first(each, wanted=False) if mixture.rule.shared else each for each in experts))
+def packed_parts(mixture: Mixture) -> tuple[Packed | None, tuple[Packed, ...]]:
+    """Give what the packed files of a mixture hold, the router's, which alone has what all share, and the experts'."""
+    experts = tuple(map(packed_of, mixture.experts))
+    if mixture.rule.shared:
+        experts = tuple(_of_first(each, wanted=False) for each in experts)
+    return mixture.router and packed_of(mixture.router), experts
 
 
 def _of_first(packed: Packed, *, wanted: bool) -> Packed:
@@ -63,11 +65,12 @@ def rebuilt_mixture(folder: Path, note: MixtureNote) -> Mixture:
     Raises:
         ModelError: a file is damaged, or they do not belong together.
     """
-    path = folder / note.router.file
-    lent = _of_first(read_packed(path), wanted=True) if note.rule.shared else None
-    router, experts = rebuilt(path), tuple(rebuilt(folder / part.stages[0].file, lent) for part in note.experts)
+    path = note.router and folder / note.router.file
+    lent = _of_first(read_packed(path), wanted=True) if path and note.rule.shared else None
+    router = path and rebuilt(path)
+    experts = tuple(rebuilt(folder / part.stages[0].file, lent) for part in note.experts)
     try:
-        check_mixture(MixtureArch(note.rule, router.arch, tuple(expert.arch for expert in experts)))
+        check_mixture(MixtureArch(note.rule, router and router.arch, tuple(expert.arch for expert in experts)))
     except ModelError as error:
         raise ModelError(f"{folder}: {error}") from None
     return assemble(note.rule, router, experts)

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import numpy as np
 
-from compressor.arch import Routing, Task, TaskKind
+from compressor.arch import Task, TaskKind
 from compressor.config.deploy import Engine, PredictConfig, PredictFormat
 from compressor.data.imagefolder import images_below
 from compressor.data.images import ImageFile, read_files
@@ -80,8 +80,7 @@ def _asked(exported: Exported | Routed) -> int:
     """Count the experts that answer an image; 0 for one network."""
     if isinstance(exported, Exported):
         return 0
-    rule = exported.rule
-    return {Routing.SOFT: len(exported.experts), Routing.TOPK: rule.k}.get(rule.routing, 1)
+    return exported.rule.answering
 
 
 def find_images(source: str) -> list[str]:

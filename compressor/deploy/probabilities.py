@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from compressor.arch import Task, TaskKind
+
 
 def softmax(out: np.ndarray) -> np.ndarray:
     """Turn scores of classes into probabilities."""
@@ -24,3 +26,11 @@ def log_softmax(out: np.ndarray) -> np.ndarray:
 def log_sigmoid(out: np.ndarray) -> np.ndarray:
     """Give the logarithms of `sigmoid`."""
     return np.minimum(out, 0) - np.log1p(np.exp(-np.abs(out)))
+
+
+def confidence(out: np.ndarray, task: Task) -> np.ndarray:
+    """Give the largest probability (N,) of outputs (N, outputs); of several labels, the least max(p, 1 - p)."""
+    if task.kind is TaskKind.MULTILABEL:
+        p = sigmoid(out)
+        return np.maximum(p, 1 - p).min(axis=1)
+    return softmax(out).max(axis=1)

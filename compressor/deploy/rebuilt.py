@@ -44,15 +44,18 @@ def open_model(model: Model, engine: Engine, threads: int) -> Exported:
 
 def open_mixture(mixture: Mixture, engine: Engine, threads: int) -> Routed:
     """Make a mixture ready to answer; engines and `threads` as for `open_model`."""
-    shape, task, rule = input_of(mixture.experts[0].arch), mixture.task, mixture.rule
-    if not rule.shared:
-        router, *experts = (open_model(model, engine, threads) for model in (mixture.router, *mixture.experts))
-        return Routed(shape, task, rule, None, router.stages[0], tuple(experts))
+    shape, task, rule, routing = input_of(mixture.experts[0].arch), mixture.task, mixture.rule, mixture.router
+    if routing is None or not rule.shared:
+        router = routing and open_model(routing, engine, threads).stages[0]
+        return Routed(
+            shape, task, rule, None, router, tuple(open_model(model, engine, threads) for model in mixture.experts)
+        )
     if engine is Engine.NUMPY:
-        halves = [halves_of(model) for model in (mixture.router, *mixture.experts)]
+        halves = [halves_of(model) for model in (routing, *mixture.experts)]
         first, (router, *rests) = _reference(halves[0][0]), (_reference(rest) for _, rest in halves)
     else:
         net = mixture.net.eval()
+        assert net.router is not None, "only networks with a router share a stage"
         first = _torch(lambda images: (net.enter(images), None), threads)
         router, *rests = (_rest(each, threads) for each in (net.router, *net.experts))
     return Routed(shape, task, rule, first, router, tuple(Exported(shape, task, None, (rest,)) for rest in rests))

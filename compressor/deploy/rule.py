@@ -20,10 +20,22 @@ def decide(scores: np.ndarray, rule: Rule) -> np.ndarray:
             weights = np.zeros_like(scores)
             np.put_along_axis(weights, top, softmax(np.take_along_axis(scores, top, axis=1)), axis=1)
             return weights
-        case Routing.THRESHOLD:
-            reach = softmax(scores)[:, list(rule.order)].cumsum(axis=1)
-            passed = np.logical_and.accumulate(reach[:, :-1] < np.float32(rule.threshold), axis=1).sum(axis=1)
+        case Routing.THRESHOLD | Routing.CASCADE:
+            passed = np.logical_and.accumulate(short(scores, rule)[:, :-1], axis=1).sum(axis=1)
             return _only(np.array(rule.order)[passed], scores.shape[1])
+
+
+def short(scores: np.ndarray, rule: Rule) -> np.ndarray:
+    """Tell where, in the order of cost, the probability (N, experts) that one so far is right is below the threshold.
+
+    A cascade's scores are how sure each expert is; those of experts that follow change nothing.
+    """
+    scores = scores.astype(np.float32)
+    if rule.routing is Routing.CASCADE:
+        reach = 1 - (1 - scores[:, list(rule.order)]).cumprod(axis=1)
+    else:
+        reach = softmax(scores)[:, list(rule.order)].cumsum(axis=1)
+    return reach < np.float32(rule.threshold)
 
 
 def _only(experts: np.ndarray, count: int) -> np.ndarray:

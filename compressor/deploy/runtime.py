@@ -10,8 +10,8 @@ from compressor.arch import Criterion, Rule, Task, TaskKind
 from compressor.config.deploy import Engine, ExportFormat
 from compressor.deploy.engines import READERS, Stage, installed, open_stage, refuse_precision
 from compressor.deploy.note import ExitsNote, ExportNote, InputNote, MixtureNote, PartNote, StageNote, read_note
-from compressor.deploy.probabilities import sigmoid, softmax
-from compressor.deploy.rule import decide, mix
+from compressor.deploy.probabilities import confidence, sigmoid, softmax
+from compressor.deploy.rule import decide, mix, short
 from compressor.errors import ConfigError, ModelError
 
 NOT_RUN = -1
@@ -67,8 +67,8 @@ class Exported:
 class Routes:
     """What a mixture answered: outputs, float32 (N, outputs), as one network gives them, and who gave them.
 
-    `weights` are the experts' (N, experts), 0 where one was not run; `heads` (N, experts) is the exit that the image
-    left that expert at, -1 where it was not run.
+    `weights` are the experts' (N, experts), 0 where one does not answer; `heads` (N, experts) is the exit that the
+    image left that expert at, -1 where it was not run.
     """
 
     outputs: np.ndarray
@@ -83,13 +83,16 @@ class Routes:
 
 @dataclass(frozen=True)
 class Routed:
-    """A mixture, ready to answer. `first` is the stage that router and experts share, None where they share none."""
+    """A mixture, ready to answer. `first` is the stage that router and experts share, None where they share none.
+
+    A cascade has no `router`: its experts say themselves how sure they are.
+    """
 
     input: InputNote
     task: Task
     rule: Rule
     first: Stage | None
-    router: Stage
+    router: Stage | None
     experts: tuple[Exported, ...]
 
     def predict(self, images: np.ndarray) -> Routes:
@@ -98,15 +101,34 @@ class Routed:
         outputs = np.zeros((experts, count, self.task.outputs), np.float32)
         heads = np.full((count, experts), NOT_RUN)
         stream = self.first(images)[0] if self.first and count else images
-        scores = self.router(stream)[0] if count else np.empty((0, experts), np.float32)
-        _fits(scores, count, experts, "the router")
-        weights = decide(scores, self.rule)
-        for i, expert in enumerate(self.experts):
-            rows = np.flatnonzero(weights[:, i])
+
+        def ask(expert: int, rows: np.ndarray) -> None:
             if len(rows):
-                found = expert.predict(stream[rows])
-                outputs[i, rows], heads[rows, i] = found.outputs, found.exits
+                found = self.experts[expert].predict(stream[rows])
+                outputs[expert, rows], heads[rows, expert] = found.outputs, found.exits
+
+        if self.router is None:
+            weights = self._risen(outputs, ask)
+        else:
+            scores = self.router(stream)[0] if count else np.empty((0, experts), np.float32)
+            _fits(scores, count, experts, "the router")
+            weights = decide(scores, self.rule)
+            for i in range(experts):
+                ask(i, np.flatnonzero(weights[:, i]))
         return Routes(mix(outputs, weights, self.task), weights, heads)
+
+    def _risen(self, outputs: np.ndarray, ask: Callable[[int, np.ndarray], None]) -> np.ndarray:
+        """Ask the experts of a cascade from the cheapest, each about the images that those before are not sure of.
+
+        `outputs` (experts, N, outputs) is what `ask` fills. Gives the weights (N, experts).
+        """
+        rows = np.arange(outputs.shape[1])
+        scores = np.zeros((outputs.shape[1], len(self.experts)), np.float32)
+        for step, expert in enumerate(self.rule.order):
+            ask(expert, rows)
+            scores[rows, expert] = confidence(outputs[expert, rows], self.task)
+            rows = rows[short(scores[rows], self.rule)[:, step]]
+        return decide(scores, self.rule)
 
 
 def _fits(found: np.ndarray, images: int, wanted: int, who: str) -> None:
@@ -155,8 +177,8 @@ def assembled(
 
     if isinstance(content, PartNote):
         return part(content)
-    first = opened(content.first) if content.first else None
-    return Routed(shape, task, content.rule, first, opened(content.router), tuple(map(part, content.experts)))
+    first, router = (stage and opened(stage) for stage in (content.first, content.router))
+    return Routed(shape, task, content.rule, first, router, tuple(map(part, content.experts)))
 
 
 def choose(engine: Engine | str, kind: ExportFormat) -> Engine:
@@ -178,15 +200,12 @@ def certainty(outputs: list[np.ndarray], criterion: Criterion, task: Task) -> np
         return -np.abs(out - outputs[-2]).max(axis=1)
     if criterion is Criterion.PATIENCE:
         return _agreement(outputs, task)
+    if criterion is Criterion.CONFIDENCE:
+        return confidence(out, task)
     if task.kind is TaskKind.MULTILABEL:
         p = sigmoid(out)
-        if criterion is Criterion.CONFIDENCE:
-            return np.maximum(p, 1 - p).min(axis=1)
         return 1 - _entropy(np.stack([p, 1 - p])).mean(axis=1)
-    p = softmax(out)
-    if criterion is Criterion.CONFIDENCE:
-        return p.max(axis=1)
-    return 1 - _entropy(p.T)
+    return 1 - _entropy(softmax(out).T)
 
 
 def _entropy(p: np.ndarray) -> np.ndarray:

@@ -46,10 +46,10 @@ def _packs(target: Target) -> bool:
 
 
 def _packed_mixture(mixture: Mixture, target: Target) -> MixtureNote:
-    router, *experts = packed_parts(mixture)
+    router, experts = packed_parts(mixture)
     files = [_packed(each, f"expert-{i}", target) for i, each in enumerate(experts)]
     parts = (PartNote((file,), exits_of(model)) for file, model in zip(files, mixture.experts, strict=True))
-    return MixtureNote(mixture.rule, None, _packed(router, "router", target), tuple(parts))
+    return MixtureNote(mixture.rule, None, router and _packed(router, "router", target), tuple(parts))
 
 
 def _packed(packed: Packed, name: str, target: Target) -> StageNote:
@@ -58,19 +58,20 @@ def _packed(packed: Packed, name: str, target: Target) -> StageNote:
 
 
 def _mixture(mixture: Mixture, target: Target) -> MixtureNote:
-    """Write the first stage once where all share it, the router, and the stages of each expert."""
-    if mixture.rule.shared:
-        first, router = halves_of(mixture.router)
+    """Write the first stage once where all share it, the router if there is one, and the stages of each expert."""
+    router = mixture.router
+    if router and mixture.rule.shared:
+        first, routing = halves_of(router)
         experts = [halves_of(model)[1:] for model in mixture.experts]
     else:
-        first, (router,) = None, stages_of(mixture.router)
+        first, routing = None, router and stages_of(router)[0]
         experts = [stages_of(model) for model in mixture.experts]
     parts = (
         PartNote(_stages(stages, f"expert-{i}-", target), exits_of(model))
         for i, (model, stages) in enumerate(zip(mixture.experts, experts, strict=True))
     )
-    shared = _file(first, "first", target) if first else None
-    return MixtureNote(mixture.rule, shared, _file(router, "router", target), tuple(parts))
+    lent, sending = (graph and _file(graph, name, target) for graph, name in ((first, "first"), (routing, "router")))
+    return MixtureNote(mixture.rule, lent, sending, tuple(parts))
 
 
 def _stages(graphs: Iterable[Graph], name: str, target: Target) -> tuple[StageNote, ...]:

@@ -5,6 +5,7 @@ from compressor.mixture.costs import MixtureCosts, PartCost, cost_table, costs
 from compressor.mixture.execution import Answers, Survey, answer, mix, run, survey
 from compressor.mixture.files import load_mixture, save_mixture
 from compressor.mixture.measuring import measure, settle
+from compressor.mixture.rule import asked
 from compressor.mixture.types import Mixture, assemble
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "PartCost",
     "Survey",
     "answer",
+    "asked",
     "assemble",
     "at_budget",
     "cost_table",

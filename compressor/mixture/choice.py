@@ -11,7 +11,7 @@ from compressor.arch import Routing, Rule, Task, Unit
 from compressor.errors import ConfigError
 from compressor.mixture.costs import MixtureCosts, costs
 from compressor.mixture.execution import Survey
-from compressor.mixture.rule import decide, mix, reach
+from compressor.mixture.rule import asked, decide, mix, reach
 from compressor.mixture.types import Mixture
 from compressor.quality import per_image
 from compressor.routing import GAP, candidates
@@ -50,7 +50,8 @@ def outcome(mixture: Mixture, found: Survey, rule: Rule) -> Outcome:
 def weighted(mixture: Mixture, found: Survey, weights: Tensor) -> Outcome:
     """Say what a mixture would answer with given weights (N, experts), such as an oracle's; no network is run."""
     counted = costs(mixture)
-    macs, bitops = (counted.mean(weights, found.heads, unit) for unit in (Unit.MACS, Unit.BITOPS))
+    ran = asked(weights, mixture.rule)
+    macs, bitops = (counted.mean(ran, found.heads, unit) for unit in (Unit.MACS, Unit.BITOPS))
     shares = tuple((weights > 0).double().mean(dim=0).tolist())
     return Outcome(weights, mix(found.outputs, weights, mixture.task), shares, macs, bitops)
 
@@ -67,7 +68,7 @@ def at_budget(
 ) -> Rule:
     """Give the rule that keeps the mean cost of a split's images within `limit`, an absolute number.
 
-    The router's scores get the least prices that do, in proportion to the experts' costs. For the routing `threshold`
+    The router's scores get the least prices that do, in proportion to the experts' costs. For a threshold or a cascade
     it is the threshold, within the limit and the rule's `busiest`, that answers `targets` best (the cheapest of
     equals), or without targets the largest. All experts have been run: `found` is of the split that it is chosen on.
 
@@ -75,11 +76,11 @@ def at_budget(
         ConfigError: even the cheapest experts cost more.
     """
     counted, rule, unit = costs(mixture), replace(mixture.rule, prices=(0.0,) * len(mixture.experts)), Unit(unit)
-    if rule.routing is Routing.THRESHOLD:
+    if rule.rising:
         return _threshold(mixture, counted, found, limit, unit, targets)
 
     def spent(rule: Rule) -> float:
-        return counted.mean(decide(found.scores, rule), found.heads, unit)
+        return counted.mean(asked(decide(found.scores, rule), rule), found.heads, unit)
 
     if spent(rule) <= limit:
         return rule
@@ -93,8 +94,7 @@ def at_budget(
         for price in _prices(found.scores.double(), relative, lambda price: spent(priced(price)) <= limit):
             if spent(priced(price)) <= limit:
                 return priced(price)
-    count = {Routing.TOPK: rule.k, Routing.SOFT: len(means)}.get(rule.routing, 1)
-    raise _too_small(limit, unit, counted.always(unit) + float(means.sort().values[:count].sum()))
+    raise _too_small(limit, unit, counted.always(unit) + float(means.sort().values[: rule.answering].sum()))
 
 
 def _too_small(limit: float, unit: Unit, least: float) -> ConfigError:
@@ -134,7 +134,7 @@ def _threshold(
         rule = replace(mixture.rule, prices=(0.0,) * len(mixture.experts), threshold=value)
         weights = decide(found.scores, rule)
         busiest = float(weights.mean(dim=0).max())
-        if counted.mean(weights, found.heads, unit) > limit or busiest > rule.busiest:
+        if counted.mean(asked(weights, rule), found.heads, unit) > limit or busiest > rule.busiest:
             continue
         if targets is None:
             return rule

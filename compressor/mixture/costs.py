@@ -34,7 +34,7 @@ class PartCost:
 
 @dataclass(frozen=True)
 class MixtureCosts:
-    """The shared first stage, all zeros where there is none, and each network without it.
+    """The shared first stage and the router, zeros where there is none, and each network without the former.
 
     `rule_bits` are the bits that the rule of sending images is stored in.
     """
@@ -66,21 +66,26 @@ class MixtureCosts:
             columns.append(costs[heads[:, expert]])  # -1, not run, is the 0 at the end
         return torch.stack(columns, dim=1)
 
-    def mean(self, weights: Tensor, heads: Tensor, unit: Unit) -> float:
-        """Give the mean over images (N, experts), everything that each one runs included."""
-        spent = self.each(heads, unit) * (weights > 0)
+    def mean(self, ran: Tensor, heads: Tensor, unit: Unit) -> float:
+        """Give the mean over images (N, experts), everything that each one runs included; `ran` are the experts run."""
+        spent = self.each(heads, unit) * ran
         return self.always(unit) + float(spent.sum(dim=1).mean())
 
     def worst(self, rule: Rule, unit: Unit) -> int:
-        """Give what the most expensive image can cost."""
-        count = {Routing.SOFT: len(self.experts), Routing.TOPK: rule.k}.get(rule.routing, 1)
+        """Give what the most expensive image can cost; the dearest one of a cascade asks all."""
+        count = len(self.experts) if rule.routing is Routing.CASCADE else rule.answering
         dearest = sorted((_of(part, unit) for part in self.experts), reverse=True)
         return self.always(unit) + sum(dearest[:count])
 
     def least(self, rule: Rule, unit: Unit) -> int:
         """Give what the cheapest image can cost."""
-        count = {Routing.SOFT: len(self.experts), Routing.TOPK: rule.k}.get(rule.routing, 1)
-        return self.always(unit) + sum(sorted(getattr(part.paths[0], unit) for part in self.experts)[:count])
+        first = [getattr(part.paths[0], unit) for part in self.experts]
+        least = first[rule.order[0]] if rule.routing is Routing.CASCADE else sum(sorted(first)[: rule.answering])
+        return self.always(unit) + least
+
+
+NOTHING = PartCost(0, 0, (PathCost(0, 0),))
+"""What a part costs that a mixture does not have."""
 
 
 def _of(part: PartCost, unit: Unit) -> int:
@@ -89,19 +94,20 @@ def _of(part: PartCost, unit: Unit) -> int:
 
 def costs(mixture: Mixture) -> MixtureCosts:
     """Count every network of a mixture; raises ModelError for a layer whose cost is not known."""
-    shared = mixture.rule.shared
-    first = _first(mixture.router) if shared else PartCost(0, 0, (PathCost(0, 0),))
-    router = _without(mixture.router, first)
+    router, shared = mixture.router, mixture.rule.shared
+    first = _first(router) if router and shared else NOTHING
+    routing = _without(router, first) if router else NOTHING
     experts = tuple(_without(expert, first) for expert in mixture.experts)
     prices = SCALE_BITS * len(experts) if any(mixture.rule.prices) else 0
-    threshold = THRESHOLD_BITS if mixture.rule.routing is Routing.THRESHOLD else 0
-    return MixtureCosts(first, router, experts, prices + threshold)
+    threshold = THRESHOLD_BITS if mixture.rule.rising else 0
+    return MixtureCosts(first, routing, experts, prices + threshold)
 
 
 def cost_table(mixture: Mixture) -> tuple[LayerCost, ...]:
     """Count every layer of every network, the shared ones once, under the names that the weights' file has."""
     rows = []
-    parts = [("router", mixture.router), *((f"experts.{i}", expert) for i, expert in enumerate(mixture.experts))]
+    parts = [("router", mixture.router)] if mixture.router else []
+    parts = [*parts, *((f"experts.{i}", expert) for i, expert in enumerate(mixture.experts))]
     for i, (name, model) in enumerate(parts):
         for row in cost.cost_table(model):
             shared = mixture.rule.shared and row.name.startswith(FIRST)

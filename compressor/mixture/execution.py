@@ -1,5 +1,6 @@
 """A mixture at work: images are grouped by expert, and an expert that is not chosen is not run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,9 @@ import torch
 from torch import Tensor
 
 from compressor.data.types import Split
-from compressor.mixture.rule import decide, mix
+from compressor.mixture.rule import certainties, decide, mix, reach
 from compressor.mixture.types import Mixture
-from compressor.routing import BATCH, chunks, route
+from compressor.routing import BATCH, chunks, confidence, route
 
 NOT_RUN = -1
 NO_TARGETS = np.empty(0)
@@ -19,7 +20,7 @@ __all__ = ["Answers", "Survey", "answer", "entered", "mix", "routed", "run", "su
 
 @dataclass(frozen=True)
 class Answers:
-    """What a mixture answered: outputs (N, outputs), each expert's weight (N, experts), 0 where it was not run.
+    """What a mixture answered: outputs (N, outputs), and each expert's weight in them (N, experts).
 
     `heads` (N, experts) is the exit that the image left that expert at, -1 where it was not run. All on the CPU.
     """
@@ -33,7 +34,8 @@ class Answers:
 class Survey:
     """What the router and every expert say of a split, whoever would be chosen, on the CPU.
 
-    `scores` (N, experts), `outputs` (experts, N, outputs), and the exits `heads` (N, experts) that images left at.
+    `scores` (N, experts), the router's or how sure the experts of a cascade are, `outputs` (experts, N, outputs), and
+    the exits `heads` (N, experts) that images left at.
     """
 
     scores: Tensor
@@ -45,17 +47,35 @@ class Survey:
 def run(mixture: Mixture, images: Tensor) -> Answers:
     """Answer images, uint8 (N, C, H, W): route them, and run each chosen expert once, on its images alone."""
     x = entered(mixture, images)
-    weights = routed(mixture, x)
     count, size = len(mixture.experts), mixture.task.outputs
     outputs = torch.zeros(count, len(images), size)
     heads = torch.full((len(images), count), NOT_RUN)
-    for expert in range(count):
-        rows = weights[:, expert].nonzero()[:, 0]
+
+    def ask(expert: int, rows: Tensor) -> None:
         if len(rows):
-            there = rows.cpu()
-            outputs[expert, there], heads[there, expert] = _ask(mixture, expert, x[rows])
-    weights = weights.cpu()
+            outputs[expert, rows], heads[rows, expert] = _ask(mixture, expert, x[rows.to(x.device)])
+
+    if (weights := routed(mixture, x)) is None:
+        weights = _risen(mixture, outputs, ask)
+    else:
+        weights = weights.cpu()
+        for expert in range(count):
+            ask(expert, weights[:, expert].nonzero()[:, 0])
     return Answers(mix(outputs, weights, mixture.task), weights, heads)
+
+
+def _risen(mixture: Mixture, outputs: Tensor, ask: Callable[[int, Tensor], None]) -> Tensor:
+    """Ask the experts of a cascade from the cheapest, each about the images that those before are not sure of.
+
+    `outputs` (experts, N, outputs) is what `ask` fills. Gives the weights (N, experts).
+    """
+    rule, rows = mixture.rule, torch.arange(outputs.shape[1])
+    scores = torch.zeros(outputs.shape[1], len(rule.order))
+    for step, expert in enumerate(rule.order):
+        ask(expert, rows)
+        scores[rows, expert] = confidence(outputs[expert, rows], mixture.task)
+        rows = rows[reach(scores[rows], rule)[:, step] < rule.threshold]
+    return decide(scores, rule)
 
 
 @torch.no_grad()
@@ -66,9 +86,10 @@ def entered(mixture: Mixture, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def routed(mixture: Mixture, x: Tensor) -> Tensor:
-    """Give the weights (N, experts) for what `entered` gave, running no expert."""
-    return decide(mixture.net.scores(x), mixture.rule)
+def routed(mixture: Mixture, x: Tensor) -> Tensor | None:
+    """Give the weights (N, experts) for what `entered` gave, running no expert; None for a cascade."""
+    scores = mixture.net.scores(x)
+    return None if scores is None else decide(scores, mixture.rule)
 
 
 def _ask(mixture: Mixture, expert: int, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,8 +116,12 @@ def survey(mixture: Mixture, split: Split, batch: int = BATCH) -> Survey:
     for _, images in chunks(split, batch):
         x = entered(mixture, images)
         asked = [_ask(mixture, expert, x) for expert in range(len(mixture.experts))]
-        outputs, heads = zip(*asked, strict=True)
-        found.append(Survey(mixture.net.scores(x).cpu(), torch.stack(outputs), torch.stack(heads, dim=1)))
+        outputs, heads = (
+            torch.stack(part, dim=dim) for part, dim in zip(zip(*asked, strict=True), (0, 1), strict=True)
+        )
+        scores = mixture.net.scores(x)
+        scores = certainties(outputs, mixture.task) if scores is None else scores.cpu()
+        found.append(Survey(scores, outputs, heads))
     return Survey(
         torch.cat([part.scores for part in found]),
         torch.cat([part.outputs for part in found], dim=1),

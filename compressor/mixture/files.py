@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from compressor.arch import MixtureArch
+from compressor.arch import Arch, MixtureArch
 from compressor.codec import encode
 from compressor.folders import FORMAT, MIXTURE, WEIGHTS, digest_of, read_mixture
 from compressor.mixture.types import Mixture, assemble
@@ -39,7 +39,8 @@ def load_mixture(folder: Path) -> Mixture:
 
 
 def _assembled(arch: MixtureArch, *, meta: bool) -> Mixture:
-    router, *experts = (
-        Model(each, Network(each)) if meta else fresh(each, seed=0) for each in (arch.router, *arch.experts)
-    )
-    return assemble(arch.rule, router, tuple(experts))
+    def model(each: Arch) -> Model:
+        return Model(each, Network(each)) if meta else fresh(each, seed=0)
+
+    router = arch.router and model(arch.router)
+    return assemble(arch.rule, router, tuple(map(model, arch.experts)))

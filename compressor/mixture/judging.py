@@ -28,6 +28,7 @@ class Judge(nn.Module):
     def __init__(self, mixture: Mixture, judge: Network) -> None:
         super().__init__()
         shared = mixture.net.first is not None
+        assert mixture.net.router is not None, "what is sent by a judge has a router"
         self.first = mixture.net.first
         self.judge: nn.Module = Rest(judge) if shared else judge
         self.router = mixture.net.router

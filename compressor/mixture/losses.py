@@ -15,6 +15,7 @@ from compressor.arch import Task, TaskKind
 from compressor.compute import device_of, lay_out
 from compressor.config import FitConfig, RecoveryConfig
 from compressor.losses import Loss, Outputs, standardised
+from compressor.mixture.rule import chances
 from compressor.mixture.types import Mixture, heads_of
 from compressor.model import Model
 from compressor.training import Context
@@ -103,11 +104,11 @@ def together(mixture: Mixture, each: Each, *, balance: float, cost: float, costs
 
     def loss(outputs: Outputs, images: Tensor, targets: Tensor) -> Tensor:
         scores, found = losses(outputs, images, targets)
-        log = F.log_softmax(scores.float(), dim=1)
+        log = chances(scores, mixture.rule)
         unit = _unit(found, mixture.task)
         likelihood = -unit * torch.logsumexp(log - found / unit, dim=1).mean()
         chance = log.exp().mean(dim=0)
-        sent = F.one_hot(scores.argmax(dim=1), scores.shape[1]).float().mean(dim=0)
+        sent = F.one_hot(log.argmax(dim=1), log.shape[1]).float().mean(dim=0)
         even, spent = len(chance) * (sent * chance).sum(), (chance * shares.to(chance.device)).sum()
         return likelihood + balance * even + cost * spent
 

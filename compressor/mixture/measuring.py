@@ -14,7 +14,7 @@ from compressor.config import RuntimeConfig
 from compressor.data.types import Data, Split
 from compressor.mixture.choice import at_budget, oracle, weighted
 from compressor.mixture.costs import MixtureCosts, PartCost, costs
-from compressor.mixture.execution import Survey, answer, entered, routed, run, survey
+from compressor.mixture.execution import NOT_RUN, Survey, answer, entered, routed, run, survey
 from compressor.mixture.rule import decide
 from compressor.mixture.types import Mixture
 from compressor.quality import per_image, quality
@@ -43,7 +43,7 @@ def settle(mixture: Mixture, data: Data, runtime: RuntimeConfig) -> None:
     for expert in mixture.experts:
         single.settle(expert, data, runtime)
     limit = mixture.rule.limit
-    if limit is None and mixture.rule.routing is not Routing.THRESHOLD:
+    if limit is None and not mixture.rule.rising:
         return
     with threads(runtime, worst_macs(mixture)):
         found = survey(mixture, data.val)
@@ -91,30 +91,30 @@ def _split(
 ) -> tuple[SplitMetrics, RoutesRecord]:
     targets, medmnist = _targets(split), data.flag is not None
     given = answer(mixture, split)
-    ran = (given.weights > 0).double()
+    ran, answered = given.heads != NOT_RUN, (given.weights > 0).double()
     metrics = SplitMetrics(
         quality=quality(given.outputs, targets, data.task, medmnist=medmnist),
         heads=tuple(quality(out, targets, data.task, medmnist=medmnist) for out in found.outputs),
-        shares=tuple(ran.mean(dim=0).tolist()),
-        macs=counted.mean(given.weights, given.heads, Unit.MACS),
-        bitops=counted.mean(given.weights, given.heads, Unit.BITOPS),
+        shares=tuple(answered.mean(dim=0).tolist()),
+        macs=counted.mean(ran, given.heads, Unit.MACS),
+        bitops=counted.mean(ran, given.heads, Unit.BITOPS),
     )
     best = weighted(mixture, found, oracle(found, mixture.rule, targets, data.task))
     mean = float(per_image(best.outputs, targets, data.task).double().mean())
-    return metrics, RoutesRecord(_by_class(ran, targets, data), mean)
+    return metrics, RoutesRecord(_by_class(answered, targets, data), mean)
 
 
 def _targets(split: Split) -> Tensor:
     return torch.from_numpy(np.array(split.targets))
 
 
-def _by_class(ran: Tensor, targets: Tensor, data: Data) -> tuple[tuple[float, ...], ...]:
-    """Give the share of each class' images that each expert is run for; zeros for a class without images."""
+def _by_class(answered: Tensor, targets: Tensor, data: Data) -> tuple[tuple[float, ...], ...]:
+    """Give the share of each class' images that each expert answers; zeros for a class without images."""
     if data.task.kind is TaskKind.REGRESSION:
         return ()
     multilabel = data.task.kind is TaskKind.MULTILABEL
     of_class = [targets[:, k] > 0.5 if multilabel else targets == k for k in range(data.task.outputs)]
-    return tuple(tuple((ran[rows].sum(dim=0) / max(1, int(rows.sum()))).tolist()) for rows in of_class)
+    return tuple(tuple((answered[rows].sum(dim=0) / max(1, int(rows.sum()))).tolist()) for rows in of_class)
 
 
 def _collapsed(mixture: Mixture, routes: RoutesRecord, data: Data, found: Survey) -> int | None:
@@ -139,7 +139,9 @@ def _time(mixture: Mixture, split: Split, batch: int, times: int) -> TimeRecord:
     rows = np.arange(batch * times) % len(split)
     parts = [torch.from_numpy(np.array(split.images[rows[i * batch : (i + 1) * batch]])) for i in range(times)]
     whole = _median(lambda images: run(mixture, images), parts)
-    router = _median(lambda x: routed(mixture, x), [entered(mixture, images) for images in parts])
+    router = 0.0
+    if mixture.router:
+        router = _median(lambda x: routed(mixture, x), [entered(mixture, images) for images in parts])
     return TimeRecord(batch, whole / batch, router / batch)
 
 

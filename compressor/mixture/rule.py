@@ -5,6 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compressor.arch import Routing, Rule, Task, TaskKind
+from compressor.routing import confidence
+
+LEAST = 1e-6
+"""The least probability that an expert of a cascade answers, or that a later one does."""
 
 
 def decide(scores: Tensor, rule: Rule) -> Tensor:
@@ -20,7 +24,7 @@ def decide(scores: Tensor, rule: Rule) -> Tensor:
         case Routing.TOPK:
             top = priced.topk(rule.k, dim=1).indices
             return torch.zeros_like(scores).scatter(1, top, torch.softmax(scores.gather(1, top), dim=1))
-        case Routing.THRESHOLD:
+        case Routing.THRESHOLD | Routing.CASCADE:
             order = torch.tensor(rule.order, device=scores.device)
             short = reach(scores, rule) < rule.threshold
             passed = short[:, :-1].long().cumprod(dim=1).sum(dim=1)
@@ -28,8 +32,44 @@ def decide(scores: Tensor, rule: Rule) -> Tensor:
 
 
 def reach(scores: Tensor, rule: Rule) -> Tensor:
-    """Give, in the order of cost, the probability (N, experts) that an expert or a cheaper one is right."""
+    """Give, in the order of cost, the probability (N, experts) that an expert or a cheaper one is right.
+
+    A cascade's scores are how sure each expert is; those of experts that follow change nothing.
+    """
+    if rule.routing is Routing.CASCADE:
+        return 1 - (1 - scores.float()[:, list(rule.order)]).cumprod(dim=1)
     return torch.softmax(scores.float(), dim=1)[:, list(rule.order)].cumsum(dim=1)
+
+
+def chances(scores: Tensor, rule: Rule) -> Tensor:
+    """Give the logarithm of the probability (N, experts) that each expert is to answer.
+
+    In a cascade an expert answers as likely as it is sure, unless a cheaper one did, and the last one all the rest.
+    """
+    if rule.routing is not Routing.CASCADE:
+        return F.log_softmax(scores.float(), dim=1)
+    order = list(rule.order)
+    sure = scores.float()[:, order].clamp(LEAST, 1 - LEAST)
+    logs, left = [], torch.zeros_like(sure[:, 0])
+    for column in sure.unbind(dim=1)[:-1]:
+        logs.append(left + column.log())
+        left = left + (1 - column).log()
+    return torch.stack([*logs, left], dim=1)[:, [order.index(i) for i in range(len(order))]]
+
+
+def asked(weights: Tensor, rule: Rule) -> Tensor:
+    """Tell which experts (N, experts) are run for answers of these weights: in a cascade all that come before, too."""
+    ran = weights > 0
+    if rule.routing is not Routing.CASCADE:
+        return ran
+    order = list(rule.order)
+    rising = ran[:, order].flip(1).cumsum(dim=1).flip(1) > 0
+    return rising[:, [order.index(i) for i in range(len(order))]]
+
+
+def certainties(outputs: Tensor, task: Task) -> Tensor:
+    """Give how sure (N, experts) each expert is of its own answers (experts, N, outputs): the scores of a cascade."""
+    return torch.stack([confidence(out, task) for out in outputs.float()], dim=1)
 
 
 def mix(outputs: Tensor, weights: Tensor, task: Task) -> Tensor:

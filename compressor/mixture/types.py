@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.arch import MixtureArch, Rule, Task
-from compressor.mixture.rule import decide, mix
+from compressor.mixture.rule import certainties, decide, mix
 from compressor.model import Model
 from compressor.network import Network
 
@@ -49,37 +49,42 @@ class Rest(nn.Module):
 class MixtureNet(nn.Module):
     """All networks of a mixture, each parameter once. `forward` is for training: it runs every expert."""
 
-    def __init__(self, rule: Rule, task: Task, router: Network, experts: tuple[Network, ...]) -> None:
+    def __init__(self, rule: Rule, task: Task, router: Network | None, experts: tuple[Network, ...]) -> None:
         super().__init__()
         self.rule, self.task = rule, task
-        self.first = First(router) if rule.shared else None
-        self.router = Rest(router) if rule.shared else router
+        self.first = First(router) if router and rule.shared else None
+        self.router = Rest(router) if router and rule.shared else router
         self.experts = nn.ModuleList([Rest(net) if rule.shared else net for net in experts])
 
     def enter(self, images: Tensor) -> Tensor:
         """Give what router and experts read: the images themselves, or the shared first stage's stream."""
         return images if self.first is None else self.first(images)
 
-    def scores(self, x: Tensor) -> Tensor:
-        """Give the router's scores (N, experts) of what `enter` gave."""
-        return self.router(x)[-1].float()
+    def scores(self, x: Tensor) -> Tensor | None:
+        """Give the router's scores (N, experts) of what `enter` gave; a cascade has none before its experts answer."""
+        return None if self.router is None else self.router(x)[-1].float()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Give the scores, then every head of every expert in turn, then the mixture's own outputs."""
         x = self.enter(images)
         scores, heads = self.scores(x), [expert(x) for expert in self.experts]
+        finals = torch.stack([outs[-1].float() for outs in heads])
+        if scores is None:
+            scores = certainties(finals, self.task)
         with torch.no_grad():
-            finals = torch.stack([outs[-1].float() for outs in heads])
             mixed = mix(finals, decide(scores, self.rule), self.task)
         return (scores, *(out for outs in heads for out in outs), mixed)
 
 
 @dataclass
 class Mixture:
-    """The networks of a mixture, and the rule by which images are sent. With `rule.shared` they share modules."""
+    """The networks of a mixture, and the rule by which images are sent. With `rule.shared` they share modules.
+
+    A cascade has no router.
+    """
 
     rule: Rule
-    router: Model
+    router: Model | None
     experts: tuple[Model, ...]
     net: MixtureNet
 
@@ -91,20 +96,21 @@ class Mixture:
     @property
     def arch(self) -> MixtureArch:
         """Describe it without its tensors."""
-        return MixtureArch(self.rule, self.router.arch, tuple(expert.arch for expert in self.experts))
+        router = self.router and self.router.arch
+        return MixtureArch(self.rule, router, tuple(expert.arch for expert in self.experts))
 
     def follow(self, rule: Rule) -> None:
         """Send images by another rule, over the same networks."""
         self.rule = self.net.rule = rule
 
 
-def assemble(rule: Rule, router: Model, experts: tuple[Model, ...]) -> Mixture:
+def assemble(rule: Rule, router: Model | None, experts: tuple[Model, ...]) -> Mixture:
     """Make networks a mixture; where the first stage is shared, all take that of the cheapest expert."""
-    if rule.shared:
+    if router and rule.shared:
         source = experts[rule.order[0]].net
         for model in (router, *experts):
             take_first(model.net, source)
-    net = MixtureNet(rule, experts[0].arch.task, router.net, tuple(expert.net for expert in experts))
+    net = MixtureNet(rule, experts[0].arch.task, router and router.net, tuple(expert.net for expert in experts))
     return Mixture(rule, router, experts, net.eval())
 
 

@@ -51,10 +51,10 @@ def mix_experts(
 
     `experts` are expert0, expert1, ...; `original` is the network that budgets are shares of. With a shared stem, the
     experts first learn to read the cheapest one's first stage. A router that learned the task stays as it is while the
-    experts learn from the images that it gives them.
+    experts learn from the images that it gives them. A cascade has no router to train.
     """
     mixture = _begin(config, context, original, [experts[f"expert{i}"] for i in range(len(experts))])
-    if not config.router.task.epochs:
+    if mixture.router and not config.router.task.epochs:
         calibrate(mixture.router, context, images=CALIBRATION_IMAGES, seed=config.router.fit.seed)
     recovery, counted = config.joint.recovery, costs(mixture)
     whole = [part.bitops for part in counted.experts]
@@ -67,9 +67,9 @@ def mix_experts(
     with threads(context.runtime, counted.worst(replace(mixture.rule, routing=Routing.SOFT), Unit.MACS)):
         if mixture.rule.shared:
             train(mixture, config.joint.fit, _within(context, "adapt"), alone(mixture, joint), only="experts")
-        if config.router.task.epochs:
-            _judge(mixture, config, context, teacher)
-        else:
+        if mixture.router and config.router.task.epochs:
+            _judge(mixture, mixture.router, config, context, teacher)
+        elif mixture.router:
             train(mixture, config.router.fit, _within(context, "router"), mixed(first), only="router")
         only = "experts" if config.router.task.epochs else None
         train(mixture, config.joint.fit, _within(context, "joint"), mixed(joint), only=only)
@@ -78,19 +78,19 @@ def mix_experts(
     return mixture
 
 
-def _judge(mixture: Mixture, config: MoeConfig, context: Context, teacher: Model | None) -> None:
+def _judge(mixture: Mixture, router: Model, config: MoeConfig, context: Context, teacher: Model | None) -> None:
     """Teach the router the task, then how sure that makes it of an image."""
     fit, recovery = config.router.task, config.joint.recovery
-    judge = fresh(judge_arch(mixture.router.arch, context.data.task), fit.seed)
+    judge = fresh(judge_arch(router.arch, context.data.task), fit.seed)
     if mixture.rule.shared:
-        take_first(judge.net, mixture.router.net)
+        take_first(judge.net, router.net)
     calibrate(judge, context, images=CALIBRATION_IMAGES, seed=fit.seed)
     judging = Judging(Judge(mixture, judge.net))
     loss = recovery_loss(recovery, context, teacher, fit)
     loss = answering(loss or task_loss(context.data.task, fit.label_smoothing))
     train(judging, fit, _within(context, "task"), loss, only=JUDGE)
     judging.net.hand_over()
-    calibrate(mixture.router, context, images=CALIBRATION_IMAGES, seed=fit.seed)
+    calibrate(router, context, images=CALIBRATION_IMAGES, seed=fit.seed)
     train(judging, config.router.fit, _within(context, "router"), telling(mixture), only=SCORES)
 
 
@@ -99,7 +99,8 @@ def _begin(config: MoeConfig, context: Context, original: Model, experts: list[M
     rule = Rule(
         config.routing, config.k, False, order, (0.0,) * len(experts), 0.5, _limit(config, original), config.busiest
     )
-    arch = router_arch(config.router, experts[order[0]].arch, len(experts), shared=False)
+    cascade = config.routing is Routing.CASCADE
+    arch = None if cascade else router_arch(config.router, experts[order[0]].arch, len(experts), shared=False)
     try:
         check_mixture(MixtureArch(rule, arch, tuple(expert.arch for expert in experts)))
     except ModelError as error:
@@ -110,7 +111,7 @@ def _begin(config: MoeConfig, context: Context, original: Model, experts: list[M
         experts = _shared(experts, order[0], context, config.joint.fit.seed)
         rule = replace(rule, shared=True, order=_by_cost(experts))
         arch = router_arch(config.router, experts[rule.order[0]].arch, len(experts), shared=True)
-    mixture = assemble(rule, fresh(arch, config.router.fit.seed), tuple(experts))
+    mixture = assemble(rule, arch and fresh(arch, config.router.fit.seed), tuple(experts))
     _refuse_small(config, mixture)
     return mixture
 
@@ -172,9 +173,12 @@ def _refuse_small(config: MoeConfig, mixture: Mixture) -> None:
     share = config.budget.macs or config.budget.bitops or 0.0
     least = costs(mixture).least(mixture.rule, limit.unit)
     if limit.mean < least:
+        needs, cheaper = (
+            ("expert and the router need", "expert or router") if mixture.router else ("expert needs", "first expert")
+        )
         raise ConfigError(
-            f"moe.budget.{limit.unit}={share:g}: the cheapest expert and the router need "
-            f"{share * least / limit.mean:.3g} of the original's; give more, or a cheaper expert or router"
+            f"moe.budget.{limit.unit}={share:g}: the cheapest {needs} "
+            f"{share * least / limit.mean:.3g} of the original's; give more, or a cheaper {cheaper}"
         )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
+from compressor.arch import Routing
 from compressor.records import Value
 from compressor.report.moe_figures import draw
 from compressor.report.tables import empty
@@ -93,6 +94,8 @@ def collapse_lines(study: Study) -> Iterator[str]:
 
 def router_line(study: Study) -> str:
     """Say what routing costs: the router's share of the mean MACs, and of the measured time."""
+    if study.settings.routing is Routing.CASCADE:
+        return "no router: the experts' own answers say how sure they are"
     share = np.mean([trial.router_share for trial in study.trials])
     parts = [f"router: {100 * share:.1f} % of the mean MACs"]
     for i, time in enumerate(study.trials[0].times):

@@ -79,10 +79,10 @@ def chain_table(title: str, rows: Sequence[Row]) -> Table:
 def heads_table(measured: Measurement) -> Table:
     """Show each head on all images and the share of images that leave there, then the path images really take.
 
-    Of a mixture: each expert on all images, and the share of images that it is run for.
+    Of a mixture: each expert on all images, and the share of images that it answers.
     """
     score = headline(measured.test.quality)
-    left = ["expert", "run on"] if measured.mixture else ["head", "leave on"]
+    left = ["expert", "answers"] if measured.mixture else ["head", "leave on"]
     table = empty("", [left[0], f"val {score}", f"test {score}", f"{left[1]} val", f"{left[1]} test"])
     last = len(measured.test.heads) - 1
     for i, (val, test) in enumerate(zip(measured.val.heads, measured.test.heads, strict=True)):

@@ -98,12 +98,15 @@ def _collapse(
         return None
     reached, possible = score(ours.val.quality), score(next(c for c in others if c.name == ORACLE).val.quality)
     prices = [part.bitops for part in arena.costs.experts]
-    change = advice(cheapest=prices[expert] == min(prices), dearest=prices[expert] == max(prices))
+    cheapest, dearest = prices[expert] == min(prices), prices[expert] == max(prices)
+    change = advice(cheapest=cheapest, dearest=dearest, routed=arena.mixture.router is not None)
     return Collapse(expert, mixture.measured.val.shares[expert], reached, possible, change)
 
 
-def advice(*, cheapest: bool, dearest: bool) -> str:
+def advice(*, cheapest: bool, dearest: bool, routed: bool = True) -> str:
     """Say what to change where nearly all images go to one expert: the cheapest, the dearest, both or neither."""
+    if not routed:
+        return "raise moe.budget or lower moe.busiest" if cheapest else "give a moe.budget, or a better first expert"
     if cheapest and not dearest:
         return "lower moe.cost, raise moe.budget or moe.balance, or train the router longer (moe.router.fit.epochs)"
     if dearest and not cheapest:

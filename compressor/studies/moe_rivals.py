@@ -14,7 +14,7 @@ from compressor.config import RuntimeConfig
 from compressor.data.types import Data, Split
 from compressor.folders import METRICS, read_metrics, read_record, verify_file
 from compressor.measure import measure
-from compressor.mixture import Mixture, MixtureCosts, Survey, at_budget, costs, decide, mix, oracle, survey
+from compressor.mixture import Mixture, MixtureCosts, Survey, asked, at_budget, costs, decide, mix, oracle, survey
 from compressor.model import load
 from compressor.pipeline import Given, Source, Step
 from compressor.quality import per_image, quality
@@ -62,7 +62,7 @@ class Arena:
 
     def mean(self, weights: Tensor, seen: Seen, unit: Unit) -> float:
         """Give what an image of a split costs on average when experts answer with these weights (N, E)."""
-        return self.costs.mean(weights, seen.survey.heads, unit)
+        return self.costs.mean(asked(weights, self.mixture.rule), seen.survey.heads, unit)
 
     def contender(self, name: str, weigh: Callable[[Seen], Tensor], *, shares: bool) -> Contender:
         """Give a rival that weighs the mixture's own experts."""
@@ -112,10 +112,10 @@ def _within(arena: Arena, expert: int, before: Contender) -> Contender:
     """Give an expert as it is in the mixture, run for every image without the router."""
     sides = []
     for seen in (arena.val, arena.test):
-        weights = torch.zeros_like(seen.survey.scores)
-        weights[:, expert] = 1.0
-        side, router = arena.side(weights, seen), arena.costs.router
-        sides.append(replace(side, macs=side.macs - router.macs, bitops=side.bitops - router.bitops))
+        ran = torch.arange(len(arena.costs.experts)) == expert
+        spent = [arena.costs.mean(ran, seen.survey.heads, unit) for unit in (Unit.MACS, Unit.BITOPS)]
+        router, right = arena.costs.router, arena.scored(seen.survey.outputs[expert], seen)
+        sides.append(Side(right, spent[0] - router.macs, spent[1] - router.bitops))
     first, own = arena.costs.first, arena.costs.experts[expert]
     size = first.params + own.params, first.size_bits + own.size_bits
     return Contender(f"{before.name}, from the mixture", (arena.key,), sides[0], sides[1], *size)
@@ -199,10 +199,9 @@ def _least(arena: Arena) -> float:
     """Give the mean BitOps on val where the cheapest experts, or the first that a threshold asks, answer all images."""
     each = arena.costs.each(arena.val.survey.heads, Unit.BITOPS).mean(dim=0)
     rule = arena.mixture.rule
-    if rule.routing is Routing.THRESHOLD:
+    if rule.rising:
         return arena.costs.always(Unit.BITOPS) + float(each[rule.order[0]])
-    count = rule.k if rule.routing is Routing.TOPK else 1
-    return arena.costs.always(Unit.BITOPS) + float(each.sort().values[:count].sum())
+    return arena.costs.always(Unit.BITOPS) + float(each.sort().values[: rule.answering].sum())
 
 
 def _spot(arena: Arena, rule: Rule, limit: float) -> Spot:
