@@ -30,10 +30,10 @@ def load(folder: str | Path) -> "Network":
 
 
 def load_mixture(folder: str | Path) -> "Mixture":
-    """Give the mixture of a folder, such as outputs/<run>/01-moe: router, experts, and the rule that sends images.
+    """Give the mixture of a folder, such as outputs/<run>/01-moe: router, if any, experts, and who answers.
 
-    `compressor.mixture.run(mixture, images)` answers images, uint8 (N, C, H, W): it computes chosen experts only, and
-    says which they were.
+    `compressor.mixture.run(mixture, images)` answers images, uint8 (N, C, H, W): it computes the experts that are asked
+    only, and says who answered.
 
     Raises:
         compressor.errors.CompressorError: as for `load`.

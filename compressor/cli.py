@@ -37,7 +37,7 @@ class Command:
 COMMANDS = {
     "run": Command("run an order of phases, such as order=DPQE"),
     "order": Command("measure which order of techniques is best", "order"),
-    "moe": Command("make compressed networks the experts of a mixture, with a router", "moe"),
+    "moe": Command("make compressed networks the experts of a mixture, each image answered by few", "moe"),
     "search": Command("search sparsity and bits together under a budget, beside rivals", "search"),
     "baseline": Command("train the uncompressed network, or start from published weights", order=""),
     "distill": Command("teach a smaller student", order="D", checkpoint=True),

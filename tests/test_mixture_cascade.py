@@ -10,9 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressor.arch import Routing, Rule, Unit
-from compressor.arch.mixtures import MixtureArch, check_mixture
+from compressor.arch import Routing, Rule, TaskKind, Unit
+from compressor.arch.mixtures import MixtureArch, check_mixture, check_routed
 from compressor.data.types import Data
+from compressor.deploy import bench_engines
 from compressor.errors import ConfigError, ModelError
 from compressor.mixture import Mixture, answer, asked, at_budget, costs, decide, measure, outcome, survey
 from compressor.mixture.rule import certainties, chances, reach
@@ -85,6 +86,14 @@ class TestCosts:
         assert found.least(mixture.rule, Unit.BITOPS) == every[mixture.rule.order[0]] == min(every)
         assert found.worst(mixture.rule, Unit.BITOPS) == sum(every)
 
+    def test_an_answer_costs_its_expert_and_those_asked_before(self):
+        mixture = toy()
+        found, order = costs(mixture), mixture.rule.order
+        every = [part.bitops for part in found.experts]
+        whole = found.whole(mixture.rule, Unit.BITOPS)
+        assert [whole[i] for i in order] == [sum(every[i] for i in order[: n + 1]) for n in range(3)]
+        assert found.whole(replace(mixture.rule, routing=Routing.THRESHOLD), Unit.BITOPS) == every
+
     def test_what_it_holds_is_its_experts_and_a_threshold(self):
         found = costs(toy())
         assert found.size_bits == sum(part.size_bits for part in found.experts) + 32
@@ -130,6 +139,16 @@ class TestExecution:
         assert 0 < left.sum() < len(images)
 
 
+def test_bench_counts_an_image_where_it_is_answered_and_nowhere_else(digits: Data):
+    mixture = mixtures.toy(Routing.CASCADE, exits=True)
+    given, counts = answer(mixture, digits.test), [len(expert.net.cuts) for expert in mixture.experts]
+    left = bench_engines._left(given, counts)
+    assert len(left) == len(digits.test)
+    firsts = [0, counts[0], counts[0] + counts[1]]
+    answered = [((left >= first) & (left < first + count)).mean() for first, count in zip(firsts, counts, strict=True)]
+    assert answered == pytest.approx(given.weights.mean(dim=0).tolist())
+
+
 class TestBadInput:
     def test_a_cascade_with_a_router_and_a_rule_that_lacks_one_are_refused(self):
         routed, cascade = mixtures.toy().arch, toy().arch
@@ -137,13 +156,15 @@ class TestBadInput:
             check_mixture(MixtureArch(cascade.rule, routed.router, cascade.experts))
         with pytest.raises(ModelError, match="routing top1 has a router"):
             check_mixture(MixtureArch(routed.rule, None, routed.experts))
+        with pytest.raises(ModelError, match="a cascade of numbers does not know how sure it is"):
+            check_routed(cascade.rule, TaskKind.REGRESSION, routed=False)
         with pytest.raises(ModelError, match="a cascade shares no first stage"):
             check_mixture(MixtureArch(replace(cascade.rule, shared=True), None, cascade.experts))
 
     def test_numbers_are_refused_before_training(self, context: Context):
         data = mixtures.asking(context.data, mixtures.TASKS["regression"])
         config = replace(mixtures.CONFIG, routing=Routing.CASCADE)
-        with pytest.raises(ConfigError, match="moe: a cascade of numbers does not know how sure it is") as caught:
+        with pytest.raises(ConfigError, match=r"moe\.routing=cascade: give another; numbers do not say") as caught:
             mixtures.made(replace(context, data=data), config)
         assert "\n" not in str(caught.value)
         assert not list(context.scratch.iterdir())

@@ -73,7 +73,7 @@ class TestSureness:
 
     def test_numbers_have_none_which_is_said_in_one_line(self, digits, tmp_path):
         data = mixtures.asking(digits, mixtures.TASKS["regression"])
-        with pytest.raises(ConfigError, match=r"moe\.router\.task: numbers have no margin") as caught:
+        with pytest.raises(ConfigError, match=r"moe\.router\.task\.epochs=3: give 0; numbers do not say") as caught:
             mixtures.made(Context(data, tmp_path, samples.RUNTIME), JUDGED)
         assert "\n" not in str(caught.value)
 

@@ -145,8 +145,11 @@ class TestStore:
         assert set(record.inputs) == {"original", "expert0", "expert1", "expert2"}
         assert record.original.key == record.inputs["original"].key
 
-    def test_its_metrics_follow_the_published_schema_and_its_budget_holds_on_val(self, bench, config, digits, tmp_path):
-        step = mixtures.step(tmp_path / "given", digits, config)
+    @pytest.mark.parametrize("routing", [Routing.TOP1, Routing.CASCADE])
+    def test_its_metrics_follow_the_published_schema_and_its_budget_holds_on_val(
+        self, routing, bench, config, digits, tmp_path
+    ):
+        step = mixtures.step(tmp_path / "given", digits, replace(config, routing=routing))
         run(step, bench, lambda *_: None)
         folder = bench.store.folder(step.key)
         data = json.loads((folder / "metrics.json").read_text())

@@ -61,6 +61,7 @@ WRONG: dict[str, str] = {
     "distill.student=resnet20": "moe.single.distill.student=resnet20: give null",
     "moe.routing=cascade moe.stem=shared": "moe.stem=shared: give own where moe.routing=cascade",
     "moe.routing=cascade moe.router.task.epochs=3": "moe.router.task.epochs=3: give 0 where moe.routing=cascade",
+    "moe.routing=cascade dataset=rotated_digits": "moe.routing=cascade: give another; numbers do not say",
     "moe=nope": "there are cascade, shared, threshold, top1",
     "moe.foo=1": "no setting 'moe.foo'",
 }

@@ -92,11 +92,9 @@ def check_mixture(mixture: MixtureArch) -> MixtureArch:
             raise ModelError(f"expert {i} reads other images than expert 0; all must read the same")
         if _asked(arch) != _asked(first):
             raise ModelError(f"expert {i} answers another task than expert 0; all must answer the same")
-    check_routed(mixture.rule, routed=mixture.router is not None)
+    check_routed(mixture.rule, first.task.kind, routed=mixture.router is not None)
     if mixture.router is not None:
         _check_router(mixture.router, mixture)
-    elif first.task.kind is TaskKind.REGRESSION:
-        raise ModelError("a cascade of numbers does not know how sure it is; it needs classes or labels")
     check_rule(mixture.rule, count)
     return mixture
 
@@ -125,12 +123,14 @@ def check_rule(rule: Rule, count: int) -> None:
         raise ModelError(f"k is {rule.k}; give 1 to the number of experts, {count}")
 
 
-def check_routed(rule: Rule, *, routed: bool) -> None:
-    """Refuse a cascade with a router or a first stage that it would share, and any other rule without a router."""
+def check_routed(rule: Rule, kind: TaskKind, *, routed: bool) -> None:
+    """Refuse a cascade of numbers, with a router or with a shared first stage, and any other rule without a router."""
     if routed is (rule.routing is Routing.CASCADE):
         raise ModelError(f"routing {rule.routing} has {'no' if routed else 'a'} router, this mixture is otherwise")
     if rule.shared and not routed:
         raise ModelError("a cascade shares no first stage")
+    if kind is TaskKind.REGRESSION and not routed:
+        raise ModelError("a cascade of numbers does not know how sure it is; it needs classes or labels")
 
 
 def _asked(arch: Arch) -> tuple[object, ...]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from compressor.arch import FEWEST, MOST, Bits, Quantization, Routing, check_quantization
+from compressor.arch import FEWEST, MOST, Bits, Quantization, Routing, TaskKind, check_quantization
 from compressor.config.fit import FitConfig
 from compressor.config.phases import RecoveryConfig
 from compressor.config.ranges import need
@@ -105,6 +105,23 @@ class MoeConfig:
         where = "moe.router.task.epochs"
         need(
             not judges, where, self.router.task.epochs, f"0 where moe.routing={self.routing}; threshold reads its doubt"
+        )
+
+    def check(self, kind: TaskKind) -> None:
+        """Refuse what asks how sure a network is of an image, where networks answer numbers."""
+        if kind is not TaskKind.REGRESSION:
+            return
+        need(
+            self.routing is not Routing.CASCADE,
+            "moe.routing",
+            self.routing,
+            "another; numbers do not say how sure an expert is",
+        )
+        need(
+            self.router.task.epochs == 0,
+            "moe.router.task.epochs",
+            self.router.task.epochs,
+            "0; numbers do not say how sure the router is",
         )
 
 

@@ -69,12 +69,12 @@ def runner(folder: Path, engine: str, precision: str, threads: int) -> Runner:
     if isinstance(exported, Exported):
         return lambda images: exported.predict(images).exits
     counts = [len(expert.stages) for expert in exported.experts]
-    return lambda images: _left(exported.predict(images).heads, counts)
+    return lambda images: _left(exported.predict(images), counts)
 
 
-def _left(heads: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-    """Number the heads that a mixture's answers were given at, from their numbers within each expert (N, experts)."""
-    return (heads + np.cumsum([0, *counts[:-1]]))[heads >= 0]
+def _left(found: Any, counts: Sequence[int]) -> np.ndarray:
+    """Number the heads that a mixture's answers were given at; `counts` are each expert's heads."""
+    return (np.asarray(found.heads) + np.cumsum([0, *counts[:-1]]))[np.asarray(found.weights) > 0]
 
 
 def _torch(folder: Path, precision: str, threads: int) -> Runner:
@@ -112,4 +112,4 @@ def _mixture(folder: Path) -> tuple[Any, Runner]:
 
     mixture = load_mixture(folder)
     counts = [len(expert.net.cuts) for expert in mixture.experts]
-    return mixture.net, lambda images: _left(run(mixture, from_numpy(images)).heads.numpy(), counts)
+    return mixture.net, lambda images: _left(run(mixture, from_numpy(images)), counts)

@@ -190,7 +190,7 @@ def _check(note: ExportNote, path: Path) -> None:
         if note.format is not ExportFormat.PACKED and heads != len(part.stages):
             raise ModelError(f"{path}: has {len(part.stages)} stages for {heads} heads; export the model again")
     if note.mixture:
-        _check_mixture(note.mixture, note.format, path)
+        _check_mixture(note.mixture, note, path)
 
 
 def _impossible(shape: InputNote, task: Task) -> str | None:
@@ -205,13 +205,13 @@ def _impossible(shape: InputNote, task: Task) -> str | None:
     return None
 
 
-def _check_mixture(mixture: MixtureNote, kind: ExportFormat, path: Path) -> None:
+def _check_mixture(mixture: MixtureNote, note: ExportNote, path: Path) -> None:
     try:
         check_rule(mixture.rule, len(mixture.experts))
-        check_routed(mixture.rule, routed=mixture.router is not None)
+        check_routed(mixture.rule, note.task.kind, routed=mixture.router is not None)
     except ModelError as error:
         raise ModelError(f"{path}: {error}; export the model again") from None
-    apart = mixture.rule.shared and kind is not ExportFormat.PACKED
+    apart = mixture.rule.shared and note.format is not ExportFormat.PACKED
     if apart != (mixture.first is not None):
         raise ModelError(
             f"{path}: has {'no' if apart else 'a'} first stage that its rule says otherwise of; export again"

@@ -7,7 +7,7 @@ from compressor.deploy.probabilities import log_sigmoid, log_softmax, softmax
 
 
 def decide(scores: np.ndarray, rule: Rule) -> np.ndarray:
-    """Give each expert's weight (N, experts), float32, from the router's scores; rows sum to 1, 0 means: not run."""
+    """Give each expert's weight (N, experts), float32, from scores; rows sum to 1, 0 means: does not answer."""
     scores = scores.astype(np.float32)
     priced = scores - np.array(rule.prices, np.float32)
     match rule.routing:

@@ -1,4 +1,4 @@
-"""Several networks as one model: a router sends each image to the few that answer it, and only those are run."""
+"""Several networks as one model: a router, or how sure the cheaper ones are, says which few are run for an image."""
 
 from compressor.mixture.choice import at_budget, decide, oracle, outcome
 from compressor.mixture.costs import MixtureCosts, PartCost, cost_table, costs

@@ -94,13 +94,14 @@ def at_budget(
         for price in _prices(found.scores.double(), relative, lambda price: spent(priced(price)) <= limit):
             if spent(priced(price)) <= limit:
                 return priced(price)
-    raise _too_small(limit, unit, counted.always(unit) + float(means.sort().values[: rule.answering].sum()))
+    raise _too_small(limit, unit, counted.always(unit) + float(means.sort().values[: rule.answering].sum()), rule)
 
 
-def _too_small(limit: float, unit: Unit, least: float) -> ConfigError:
+def _too_small(limit: float, unit: Unit, least: float, rule: Rule) -> ConfigError:
+    what = "first expert costs" if rule.routing is Routing.CASCADE else "router and the cheapest experts cost"
     return ConfigError(
-        f"moe.budget: a mean of {limit:.4g} {unit} an image is below {least:.4g}, what the router and the cheapest "
-        f"experts cost; give more, or cheaper experts"
+        f"moe.budget: a mean of {limit:.4g} {unit} an image is below {least:.4g}, what the {what}; "
+        f"give more, or cheaper experts"
     )
 
 
@@ -142,11 +143,12 @@ def _threshold(
         if best is None or score >= best[0]:
             best = score, rule
     if best is None and mixture.rule.busiest < 1:
+        better = "another first expert" if mixture.router is None else "a router that is trained longer"
         raise ConfigError(
             f"moe.busiest={mixture.rule.busiest:g}: no threshold within the budget leaves every expert at most that of "
-            f"val; give more, a larger moe.budget, or a router that is trained longer"
+            f"val; give more, a larger moe.budget, or {better}"
         )
     if best is None:
-        cheapest = float(counted.each(found.heads, unit).mean(dim=0).min())
-        raise _too_small(limit, unit, counted.always(unit) + cheapest)
+        first = float(counted.each(found.heads, unit).mean(dim=0)[mixture.rule.order[0]])
+        raise _too_small(limit, unit, counted.always(unit) + first, mixture.rule)
     return best[1]

@@ -1,6 +1,7 @@
 """What a mixture costs: each network's own part, and what an image costs that some of them answer."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -67,15 +68,22 @@ class MixtureCosts:
         return torch.stack(columns, dim=1)
 
     def mean(self, ran: Tensor, heads: Tensor, unit: Unit) -> float:
-        """Give the mean over images (N, experts), everything that each one runs included; `ran` are the experts run."""
+        """Give the mean over images; `ran`, (N, experts) or (experts,), says what each image, or every one, runs."""
         spent = self.each(heads, unit) * ran
         return self.always(unit) + float(spent.sum(dim=1).mean())
 
     def worst(self, rule: Rule, unit: Unit) -> int:
-        """Give what the most expensive image can cost; the dearest one of a cascade asks all."""
-        count = len(self.experts) if rule.routing is Routing.CASCADE else rule.answering
-        dearest = sorted((_of(part, unit) for part in self.experts), reverse=True)
-        return self.always(unit) + sum(dearest[:count])
+        """Give what the most expensive image can cost."""
+        dearest = sorted(self.whole(rule, unit), reverse=True)
+        return self.always(unit) + sum(dearest[: rule.answering])
+
+    def whole(self, rule: Rule, unit: Unit) -> list[int]:
+        """Give what an answer of each expert costs, no exit being taken; in a cascade with those asked before."""
+        costs = [_of(part, unit) for part in self.experts]
+        if rule.routing is Routing.CASCADE:
+            for before, expert in pairwise(rule.order):
+                costs[expert] += costs[before]
+        return costs
 
     def least(self, rule: Rule, unit: Unit) -> int:
         """Give what the cheapest image can cost."""

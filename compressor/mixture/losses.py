@@ -98,7 +98,7 @@ def alone(mixture: Mixture, each: Each) -> Loss:
 def together(mixture: Mixture, each: Each, *, balance: float, cost: float, costs: Sequence[float]) -> Loss:
     """Train router and experts by the likelihood of the mixture, with its balance and its expected cost.
 
-    `costs` are an image's cost by each expert, as shares of the dearest's.
+    `costs` are what an image costs that each expert answers, as shares of the dearest.
     """
     losses, shares = of_experts(mixture, each), torch.tensor(costs, dtype=torch.float32)
 

@@ -12,7 +12,7 @@ LEAST = 1e-6
 
 
 def decide(scores: Tensor, rule: Rule) -> Tensor:
-    """Give each expert's weight (N, experts) from the router's scores; rows sum to 1, 0 means: not run."""
+    """Give each expert's weight (N, experts) from scores; rows sum to 1, 0 means: does not answer."""
     count = scores.shape[1]
     scores = scores.float()
     priced = scores - torch.tensor(rule.prices, dtype=torch.float32, device=scores.device)

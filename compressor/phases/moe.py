@@ -57,7 +57,7 @@ def mix_experts(
     if mixture.router and not config.router.task.epochs:
         calibrate(mixture.router, context, images=CALIBRATION_IMAGES, seed=config.router.fit.seed)
     recovery, counted = config.joint.recovery, costs(mixture)
-    whole = [part.bitops for part in counted.experts]
+    whole = counted.whole(mixture.rule, Unit.BITOPS)
     joint, first = (each_loss(recovery, context, teacher, fit) for fit in (config.joint.fit, config.router.fit))
 
     def mixed(each: Each) -> Loss:
@@ -95,6 +95,7 @@ def _judge(mixture: Mixture, router: Model, config: MoeConfig, context: Context,
 
 
 def _begin(config: MoeConfig, context: Context, original: Model, experts: list[Model]) -> Mixture:
+    config.check(original.arch.task.kind)
     order = _by_cost(experts)
     rule = Rule(
         config.routing, config.k, False, order, (0.0,) * len(experts), 0.5, _limit(config, original), config.busiest
@@ -105,8 +106,6 @@ def _begin(config: MoeConfig, context: Context, original: Model, experts: list[M
         check_mixture(MixtureArch(rule, arch, tuple(expert.arch for expert in experts)))
     except ModelError as error:
         raise ConfigError(f"moe: {error}") from None
-    if config.router.task.epochs and original.arch.task.kind is TaskKind.REGRESSION:
-        raise ConfigError("moe.router.task: numbers have no margin that says how sure the router is; give epochs=0")
     if config.stem is MoeStem.SHARED:
         experts = _shared(experts, order[0], context, config.joint.fit.seed)
         rule = replace(rule, shared=True, order=_by_cost(experts))

@@ -81,13 +81,14 @@ def verdict_line(study: Study) -> str:
 
 
 def collapse_lines(study: Study) -> Iterator[str]:
-    """Say of each collapsed router what happened and what to change."""
+    """Say of each collapsed router, or cascade, what happened and what to change."""
+    what = "cascade" if study.settings.routing is Routing.CASCADE else "router"
     for trial in study.trials:
         if (found := trial.collapse) is None:
             continue
         share, scores = f"{100 * found.share:.1f} % of val", f"{abs(found.possible):.4g}, not {abs(found.reached):.4g}"
         yield (
-            f"seed {trial.seed}: the router collapsed: expert {found.expert} gets {share}, though the right "
+            f"seed {trial.seed}: the {what} collapsed: expert {found.expert} gets {share}, though the right "
             f"choices would score {scores}; {found.advice}"
         )
 

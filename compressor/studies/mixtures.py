@@ -59,6 +59,7 @@ def plan(config: RunConfig, settings: MoeSettings, data: Data) -> Plan:
         CompressorError: a setting is impossible, or a given model is missing or of other images or classes.
     """
     files: dict[str, Path] = {}
+    settings.phase.check(data.task.kind)
     for where, recipe in settings.solved:
         if (student := _told(config, recipe, where).distill.student) is not None:
             raise ConfigError(
