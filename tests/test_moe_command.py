@@ -22,6 +22,7 @@ from compressor.store import Store
 from compressor.studies import moe_rivals as rivals
 from compressor.studies.moe_results import (
     AS_CHEAP,
+    AS_LARGE,
     BASELINE,
     EQUAL_COST,
     MIXTURE,
@@ -201,6 +202,15 @@ class TestRivals:
             ours, rival = named(trial, MIXTURE), named(trial, EQUAL_COST)
             assert ours is not None
             assert rival is None or rival.val.bitops <= 1.02 * ours.val.bitops
+
+    def test_no_single_network_as_cheap_is_better_on_val_than_the_one_the_mixture_is_compared_with(self, study: Study):
+        for trial in study.trials:
+            ours, rival, large = (named(trial, name) for name in (MIXTURE, EQUAL_COST, AS_LARGE))
+            assert ours is not None
+            assert large is not None
+            cheap = [c for c in (*trial.candidates, large) if c.val.bitops <= 1.02 * ours.val.bitops]
+            scores = [c.val.quality.scores["accuracy"].value for c in cheap]
+            assert (rival.val.quality.scores["accuracy"].value if rival else None) == max(scores, default=None)
 
 
 class TestSweep:

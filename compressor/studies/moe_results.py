@@ -153,7 +153,7 @@ class Study:
 
 SCHEMA = 1
 MIXTURE, BASELINE, ORACLE, EQUAL_COST = "mixture", "baseline", "oracle router", "best single expert as cheap"
-AS_CHEAP = "single network as cheap"
+AS_CHEAP, AS_LARGE = "single network as cheap", "single network of its size"
 
 
 def best(candidates: Sequence[Contender], limit: float | None = None) -> Contender | None:

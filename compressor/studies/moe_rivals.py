@@ -20,7 +20,7 @@ from compressor.pipeline import Given, Source, Step
 from compressor.quality import per_image, quality
 from compressor.records import Measurement, Quality, Value
 from compressor.routing import route
-from compressor.studies.moe_results import EQUAL, EQUAL_COST, MIXTURE, ORACLE, Contender, Side, Spot, best
+from compressor.studies.moe_results import AS_LARGE, EQUAL, EQUAL_COST, MIXTURE, ORACLE, Contender, Side, Spot, best
 
 DRAWS = 20
 """Random routers that are averaged."""
@@ -124,12 +124,16 @@ def _within(arena: Arena, expert: int, before: Contender) -> Contender:
 def rivals(
     arena: Arena, mixture: Contender, found: Sequence[Contender], single: Known, experts: Sequence[Known]
 ) -> tuple[Contender, ...]:
-    """Give the rivals of a mixture, but for the baseline: `found` are its candidates, its experts one by one."""
-    anyhow, equal = best(found), best(found, limit=EQUAL * mixture.val.bitops)
+    """Give the rivals of a mixture, but for the baseline: `found` are its candidates, its experts one by one.
+
+    The network as large as the mixture is its rival at equal cost too, where it is as cheap.
+    """
+    large = alone(AS_LARGE, single)
+    anyhow, equal = best(found), best((*found, large), limit=EQUAL * mixture.val.bitops)
     chosen = ((anyhow, "best single expert"), (equal, EQUAL_COST))
     return (
         *(replace(expert, name=name) for expert, name in chosen if expert),
-        alone("single network of its size", single),
+        large,
         _ensemble(arena, experts),
         random_router(arena),
         arena.contender(ORACLE, lambda seen: _oracle(arena, seen), shares=True),
