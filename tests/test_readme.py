@@ -31,8 +31,7 @@ QUICK = {
         *("search.workers=1", "search.joint.fit.epochs=2"),
     ],
     "moe": [
-        *("moe.seeds=[0]", "moe.budget.macs=0.9", "moe.router.task.epochs=1", "moe.router.fit.epochs=1"),
-        "moe.joint.fit.epochs=1",
+        *("moe.seeds=[0]", "moe.budget.macs=0.9", "moe.busiest=1", "moe.joint.fit.epochs=1"),
     ],
     "bench": ["bench.engines=[torch]", "bench.batches=[1]", "bench.repeats=3", "bench.seconds=0", "bench.memory=false"],
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from compressor.config.deploy import ExportFormat
 from compressor.deploy.bench_stats import Runner
 from compressor.errors import ConfigError
 from compressor.folders import MIXTURE, form_of
+
+if TYPE_CHECKING:
+    from compressor.deploy.runtime import Routes
+    from compressor.mixture import Answers
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def runner(folder: Path, engine: str, precision: str, threads: int) -> Runner:
     return lambda images: _left(exported.predict(images), counts)
 
 
-def _left(found: Any, counts: Sequence[int]) -> np.ndarray:
+def _left(found: "Answers | Routes", counts: Sequence[int]) -> np.ndarray:
     """Number the heads that a mixture's answers were given at; `counts` are each expert's heads."""
     return (np.asarray(found.heads) + np.cumsum([0, *counts[:-1]]))[np.asarray(found.weights) > 0]
 

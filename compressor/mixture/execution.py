@@ -116,12 +116,10 @@ def survey(mixture: Mixture, split: Split, batch: int = BATCH) -> Survey:
     for _, images in chunks(split, batch):
         x = entered(mixture, images)
         asked = [_ask(mixture, expert, x) for expert in range(len(mixture.experts))]
-        outputs, heads = (
-            torch.stack(part, dim=dim) for part, dim in zip(zip(*asked, strict=True), (0, 1), strict=True)
-        )
+        outputs, heads = map(torch.stack, zip(*asked, strict=True))
         scores = mixture.net.scores(x)
         scores = certainties(outputs, mixture.task) if scores is None else scores.cpu()
-        found.append(Survey(scores, outputs, heads))
+        found.append(Survey(scores, outputs, heads.T))
     return Survey(
         torch.cat([part.scores for part in found]),
         torch.cat([part.outputs for part in found], dim=1),

@@ -48,13 +48,12 @@ def chances(scores: Tensor, rule: Rule) -> Tensor:
     """
     if rule.routing is not Routing.CASCADE:
         return F.log_softmax(scores.float(), dim=1)
-    order = list(rule.order)
-    sure = scores.float()[:, order].clamp(LEAST, 1 - LEAST)
+    sure = scores.float()[:, list(rule.order)].clamp(LEAST, 1 - LEAST)
     logs, left = [], torch.zeros_like(sure[:, 0])
     for column in sure.unbind(dim=1)[:-1]:
         logs.append(left + column.log())
         left = left + (1 - column).log()
-    return torch.stack([*logs, left], dim=1)[:, [order.index(i) for i in range(len(order))]]
+    return _by_expert(torch.stack([*logs, left], dim=1), rule)
 
 
 def asked(weights: Tensor, rule: Rule) -> Tensor:
@@ -62,9 +61,12 @@ def asked(weights: Tensor, rule: Rule) -> Tensor:
     ran = weights > 0
     if rule.routing is not Routing.CASCADE:
         return ran
-    order = list(rule.order)
-    rising = ran[:, order].flip(1).cumsum(dim=1).flip(1) > 0
-    return rising[:, [order.index(i) for i in range(len(order))]]
+    return _by_expert(ran[:, list(rule.order)].flip(1).cumsum(dim=1).flip(1) > 0, rule)
+
+
+def _by_expert(columns: Tensor, rule: Rule) -> Tensor:
+    """Bring columns (N, experts) from the order of cost to that of the experts' numbers."""
+    return columns[:, [rule.order.index(i) for i in range(len(rule.order))]]
 
 
 def certainties(outputs: Tensor, task: Task) -> Tensor:
