@@ -15,9 +15,9 @@ from terminal import TINY, Ended, call
 
 import compressor
 from compressor.deploy.bench_engines import ENGINES, choose
-from compressor.deploy.bench_machine import Machine, fast_flags
 from compressor.deploy.bench_memory import measured, peak_of
 from compressor.deploy.bench_stats import Cell
+from compressor.deploy.machine import Machine, fast_flags
 from compressor.errors import ConfigError, ModelError
 
 SCHEMA = json.loads((Path(compressor.__file__).parent / "schemas" / "bench.schema.json").read_text())

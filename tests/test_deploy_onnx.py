@@ -18,6 +18,7 @@ from compressor.arch import Bits, BlockKind, Quantization
 from compressor.deploy.graph import Arithmetic, Container, Graph, Layer, stages_of
 from compressor.deploy.packed import write_packed
 from compressor.deploy.packing import packed_of
+from compressor.deploy.saturation import right_here
 from compressor.deploy.shapes import shapes_of
 from compressor.model import Model, select
 
@@ -43,7 +44,7 @@ def session(model: Any, optimized: Path | None = None) -> Any:
 
 def stage(container: Container, arithmetic: Arithmetic = Arithmetic.EXACT):
     def opened(graph: Graph) -> graphs.Stage:
-        ready = session(as_onnx(graph, container, arithmetic))
+        ready = session(as_onnx(right_here(graph), container, arithmetic))
         return lambda inputs: dict(zip(graph.outputs, ready.run(None, inputs), strict=True))
 
     return opened

@@ -17,6 +17,7 @@ ov = pytest.importorskip("openvino")
 
 from compressor.deploy.engines import openvino_core  # noqa: E402
 from compressor.deploy.openvino_writer import as_openvino, write_openvino  # noqa: E402 - it needs openvino
+from compressor.deploy.saturation import right_here  # noqa: E402
 
 SETTINGS = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
 LAYERS = {"Convolution", "FullyConnected", "MatMul", "Deconvolution"}
@@ -29,7 +30,7 @@ def compiled(graph: Graph) -> Any:
 
 
 def stage(graph: Graph) -> graphs.Stage:
-    ready = compiled(graph)
+    ready = compiled(right_here(graph))
     return lambda inputs: {name: ready(inputs)[name] for name in graph.outputs}
 
 
@@ -105,6 +106,7 @@ def test_networks_of_large_images_answer_as_the_reference(name, bits):
 def test_written_files_hold_integers_and_the_names_of_inputs_and_outputs(context, tmp_path):
     net = graphs.model(graphs.quantized(BlockKind.BASIC, Bits(4, 4)), context)
     first, second, _ = stages_of(net)
+    first, second = right_here(first), right_here(second)
     write_openvino(first, tmp_path / "stage-0.xml")
     write_openvino(second, tmp_path / "stage-1.xml")
     read = openvino_core().read_model(tmp_path / "stage-0.xml")

@@ -7,6 +7,7 @@ from compressor.config.deploy import (
     Engine,
     ExportConfig,
     ExportFormat,
+    OverflowFix,
     PredictConfig,
     PredictFormat,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Importance",
     "Init",
     "Optimizer",
+    "OverflowFix",
     "PartsConfig",
     "Precision",
     "PredictConfig",

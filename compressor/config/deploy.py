@@ -29,6 +29,14 @@ class Arithmetic(StrEnum):
     FUSED = "fused"
 
 
+class OverflowFix(StrEnum):
+    """Whether 8-bit layers are written so that x86 processors without VNNI are right; `auto`: if this is one."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class PredictFormat(StrEnum):
     """How answers are written; `auto`: by the file's suffix, else a table in a terminal and JSON lines elsewhere."""
 
@@ -56,6 +64,7 @@ class ExportConfig:
     container: Container
     arithmetic: Arithmetic = Arithmetic.AUTO
     differing: float = 0.001
+    overflow_fix: OverflowFix = OverflowFix.AUTO
 
     def __post_init__(self) -> None:
         need(0 <= self.differing <= 1, "export.differing", self.differing, "a share of the test answers, 0 to 1")
@@ -63,6 +72,10 @@ class ExportConfig:
         need(fits, "export.container", self.container, f"int8; smallest is for onnx, not for {self.format}")
         free = self.arithmetic is Arithmetic.AUTO or self.format is ExportFormat.ONNX
         need(free, "export.arithmetic", self.arithmetic, f"auto; exact and fused are for onnx, not for {self.format}")
+        fixes = self.overflow_fix is not OverflowFix.ALWAYS or self.format is not ExportFormat.PACKED
+        need(
+            fixes, "export.overflow_fix", self.overflow_fix, "auto or never; packed files hold integers as they are"
+        )
 
 
 @dataclass(frozen=True)

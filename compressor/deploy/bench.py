@@ -11,10 +11,10 @@ from compressor.config import BenchConfig, RunConfig
 from compressor.config.deploy import Container, ExportConfig
 from compressor.data.types import Data, Split
 from compressor.deploy.bench_engines import ENGINES, choose, runner
-from compressor.deploy.bench_machine import Machine, machine
 from compressor.deploy.bench_memory import measured, peak_of
 from compressor.deploy.bench_records import COMPRESSED, ORIGINAL, SCHEMA, Benchmark, Footprint, Ratio, Timing
 from compressor.deploy.bench_stats import Cell, Runner, cycle, ratios, take_times, timing
+from compressor.deploy.machine import Machine, machine
 from compressor.deploy.note import read_note
 from compressor.folders import MIXTURE, WEIGHTS, disk, form_of, read_arch, read_mixture
 from compressor.pipeline import Given

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from compressor.codec import SPARSE
 from compressor.config import BenchConfig
-from compressor.deploy.bench_machine import Machine
+from compressor.deploy.machine import Machine
 from compressor.records import Value
 
 SCHEMA = 1

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from compressor.codec import digest_file
 from compressor.config import RuntimeConfig
-from compressor.config.deploy import Arithmetic, ExportConfig, ExportFormat
+from compressor.config.deploy import Arithmetic, ExportConfig, ExportFormat, OverflowFix
 from compressor.cost import size_bits
 from compressor.data.types import Split
 from compressor.deploy.engines import version_of
+from compressor.deploy.machine import machine
 from compressor.deploy.note import EXPORT, SCHEMA, ExportNote, MixtureNote, Parity, PartNote, SourceNote
 from compressor.deploy.parity import DisagreementError, Files, engines_for, measure_parity
 from compressor.deploy.rebuilt import input_of
@@ -108,7 +109,7 @@ def _agreeing(model: Model | Mixture, config: ExportConfig, folder: Path, test: 
     reads = input_of(_first(model).arch)
     *others, last = _arithmetics(config)
     for arithmetic in (*others, last):
-        files = Files(config.format, folder, reads, write(model, Target(config, arithmetic, folder)))
+        files = Files(config.format, folder, reads, write(model, Target(config, arithmetic, folder, _halves(config))))
         try:
             return files, arithmetic, measure_parity(model, files, test, config.differing, runtime, progress)
         except DisagreementError:
@@ -127,6 +128,13 @@ def _arithmetics(config: ExportConfig) -> tuple[Arithmetic | None, ...]:
         return (None,)
     auto = config.arithmetic is Arithmetic.AUTO
     return (Arithmetic.FUSED, Arithmetic.EXACT) if auto else (config.arithmetic,)
+
+
+def _halves(config: ExportConfig) -> bool:
+    """Tell whether to write sums that no processor saturates: where it is asked for, or this one may need it."""
+    if config.overflow_fix is OverflowFix.AUTO:
+        return machine().saturates is not False
+    return config.overflow_fix is OverflowFix.ALWAYS
 
 
 def _versions(kind: ExportFormat) -> dict[str, str]:

@@ -13,7 +13,7 @@ from compressor.config.deploy import Container
 
 __all__ = [
     "FEATURES", "IMAGES", "OUTPUT", "Add", "Arithmetic", "Average", "Container", "Graph", "Grid", "Kind", "Layer",
-    "MaxPool", "Node", "Normalise", "Pick", "Relu", "Round", "Value", "sliding", "windows",
+    "MaxPool", "Node", "Normalise", "Pick", "Relu", "Round", "Twice", "Value", "sliding", "windows",
 ]  # fmt: skip
 
 IMAGES, FEATURES, OUTPUT = "images", "features", "output"
@@ -61,6 +61,11 @@ class Grid:
     def zero(self) -> int:
         """Give what stands for 0 where the integers are held as uint8."""
         return MIDDLE if self.signed else 0
+
+    @property
+    def greatest(self) -> int:
+        """Give the greatest of the integers as they are held in uint8."""
+        return self.high + self.zero
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,14 @@ class MaxPool:
 
 
 @dataclass(frozen=True)
+class Twice:
+    """All channels, and behind them all of them again."""
+
+    reads: tuple[str]
+    gives: str
+
+
+@dataclass(frozen=True)
 class Average:
     """The mean of each of `size` x `size` windows, as torch's adaptive pooling cuts them."""
 
@@ -165,7 +178,7 @@ class Pick:
         return (before, after) if self.channels == framed else None
 
 
-Node = Normalise | Layer | Add | Relu | Round | MaxPool | Average | Pick
+Node = Normalise | Layer | Add | Relu | Round | MaxPool | Average | Pick | Twice
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,13 +48,15 @@ class StageNote:
     """What runs between two heads: its file, and the names of the tensors it reads and gives.
 
     `in_float` names the layers that were trained in integers, weights and what they read, and that this file computes
-    in float32; absent where there are none.
+    in float32; absent where there are none. So is `saturating`: the layers whose sums saturate on x86 processors
+    without VNNI.
     """
 
     file: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     in_float: tuple[str, ...] | None = field(default=None, metadata={SPARSE: True})
+    saturating: tuple[str, ...] | None = field(default=None, metadata={SPARSE: True})
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from compressor.deploy.nodes import (
     Pick,
     Relu,
     Round,
+    Twice,
     sliding,
     windows,
 )
@@ -125,7 +126,7 @@ class _Writer:
                 self._relu(node)
             case Average():
                 self._average(node)
-            case MaxPool() | Pick():
+            case MaxPool() | Pick() | Twice():
                 self._either(node)
 
     def _normalise(self, node: Normalise) -> None:
@@ -214,13 +215,15 @@ class _Writer:
             value = self.parts.node("MatMul", [value, columns], node.gives)
         self.floats[node.gives] = value
 
-    def _either(self, node: MaxPool | Pick) -> None:
+    def _either(self, node: MaxPool | Pick | Twice) -> None:
         """Add what computes on codes as it does on floats."""
         codes = self.codes.get(node.reads[0])
         source = codes.name if codes else self.floats[node.reads[0]]
         if isinstance(node, MaxPool):
             size = {"kernel_shape": [node.kernel] * 2, "strides": [node.stride] * 2, "pads": [node.padding] * 4}
             value = self.parts.node("MaxPool", [source], node.gives, **size)
+        elif isinstance(node, Twice):
+            value = self.parts.node("Concat", [source, source], node.gives, axis=1)
         else:
             value = self._pick(node, source, codes)
         if codes:

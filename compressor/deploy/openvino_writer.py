@@ -25,12 +25,16 @@ from compressor.deploy.nodes import (
     Pick,
     Relu,
     Round,
+    Twice,
     Value,
     sliding,
 )
 
 LEVELS = 256
 """Levels of every FakeQuantize."""
+
+FEW = 16
+"""Channels below which OpenVINO 2026.4 pools a few images wrongly on processors with AVX2 alone."""
 
 LAST = 2**31 - 1
 """The end of an axis, whatever its length."""
@@ -93,6 +97,8 @@ def _node(node: Node, sources: list[Tensor], graph: Graph) -> ov.Node:
             return op.max_pool(x, [node.stride] * 2, [1, 1], around, around, [node.kernel] * 2)
         case Pick():
             return _pick(node, x, value)
+        case Twice():
+            return op.concat([x, x], 1)
 
 
 def _floats(values: Any, shape: tuple[int, ...] = ()) -> ov.Node:
@@ -149,6 +155,8 @@ def _layer(layer: Layer, x: Tensor) -> ov.Node:
 
 
 def _average(x: Tensor, value: Value, size: int) -> ov.Node:
+    if size == 1 and value.shape[0] < FEW:
+        return op.reduce_mean(x, _whole(2, 3), keep_dims=True)
     if window := sliding(value.shape[1], size):
         kernel, stride = window
         return op.avg_pool(x, [stride] * 2, [0, 0], [0, 0], [kernel] * 2, exclude_pad=True)

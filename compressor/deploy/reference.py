@@ -17,6 +17,7 @@ from compressor.deploy.nodes import (
     Pick,
     Relu,
     Round,
+    Twice,
     Value,
     windows,
 )
@@ -72,6 +73,8 @@ def _run(node: Node, sources: list[tuple[np.ndarray, Value]], gives: Value) -> n
         case Pick():
             channels = np.array(node.channels)
             return x[:, channels, :: node.stride, :: node.stride] * (channels >= 0)[:, None, None]
+        case Twice():
+            return np.concatenate([x, x], axis=1)
 
 
 def _layer(layer: Layer, x: np.ndarray, value: Value) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from compressor.arch import Criterion, Rule, Task, TaskKind
 from compressor.config.deploy import Engine, ExportFormat
 from compressor.deploy.engines import READERS, Stage, installed, open_stage, refuse_precision
+from compressor.deploy.machine import machine
 from compressor.deploy.note import ExitsNote, ExportNote, InputNote, MixtureNote, PartNote, StageNote, read_note
 from compressor.deploy.probabilities import confidence, sigmoid, softmax
 from compressor.deploy.rule import decide, mix, short
@@ -152,9 +153,21 @@ def load_export(
     refuse_precision(chosen, precision)
     if note.format is ExportFormat.PACKED:
         return _packed(folder, note, chosen, threads)
+    refuse_saturation(folder, note)
     return assembled(
         note.input, note.task, note.content, lambda stage: open_stage(chosen, folder / stage.file, threads, precision)
     )
+
+
+def refuse_saturation(folder: Path, note: ExportNote) -> None:
+    """Refuse files that this processor would answer wrongly: their sums saturate without VNNI, and it has none."""
+    if not machine().saturates:
+        return
+    for stage in note.files_in_order:
+        if stage.saturating:
+            first, others = stage.saturating[0], len(stage.saturating) - 1
+            line = f"8-bit sums of {first} and {others} other layers saturate on this processor, which has no VNNI"
+            raise ModelError(f"{folder / stage.file}: {line}; export again, here or with export.overflow_fix=always")
 
 
 def _packed(folder: Path, note: ExportNote, engine: Engine, threads: int) -> Exported | Routed:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressor.deploy.nodes import Grid, Layer
+from compressor.deploy.saturation import ROOM
 
 MARGIN = 1e-5
 """The least relative room around a scale, so that float32 arithmetic cannot leave it."""
@@ -20,9 +21,6 @@ TRIES = 32
 
 WINDOW = 6
 """Biases tried to either side of the rounded one, in units of the last place."""
-
-ROOM = 32767
-"""What two products of neighbours may add up to, so that 16-bit sums of processors without VNNI do not saturate."""
 
 HUGE = 1e300
 """No bound."""
@@ -65,7 +63,7 @@ def settle(layer: Layer, reads: Grid, gives: Grid) -> Settled | None:
 def largest_factors(layer: Layer, reads: Grid) -> np.ndarray:
     """Give the greatest factor (out,) that keeps a channel's integers within int8, and 16-bit sums within range."""
     top = np.abs(layer.weight.reshape(len(layer.weight), -1).astype(np.int64)).max(axis=1).clip(1)
-    return np.minimum(127 // top, ROOM // (2 * (reads.high - reads.low) * top)).clip(1)
+    return np.minimum(127 // top, ROOM // (2 * reads.greatest * top)).clip(1)
 
 
 def _channel(

@@ -13,6 +13,7 @@ from compressor.deploy.note import MixtureNote, PartNote, StageNote
 from compressor.deploy.packed import Packed, write_packed
 from compressor.deploy.packing import packed_of, packed_parts
 from compressor.deploy.rebuilt import exits_of
+from compressor.deploy.saturation import halved, saturating
 from compressor.mixture import Mixture
 from compressor.model import Model
 
@@ -25,11 +26,12 @@ WRITERS = {
 
 @dataclass(frozen=True)
 class Target:
-    """Where files go, and how: `arithmetic` is that of ONNX, None for other formats."""
+    """Where files go, and how: `arithmetic` is that of ONNX, None for other formats; `halves` fixes overflow."""
 
     config: ExportConfig
     arithmetic: Arithmetic | None
     folder: Path
+    halves: bool
 
 
 def write(model: Model | Mixture, target: Target) -> PartNote | MixtureNote:
@@ -82,6 +84,7 @@ def _file(graph: Graph, name: str, target: Target) -> StageNote:
     graph, writer = _distinct(graph), import_module(WRITERS[target.config.format][2])
     if target.config.container is nodes.Container.INT8:  # for speed
         graph = aligned(graph)
+    graph = halved(graph) if target.halves else graph
     file = f"{name}.xml" if target.config.format is ExportFormat.OPENVINO else f"{name}.onnx"
     in_float: tuple[str, ...] = ()
     if target.arithmetic is None:
@@ -89,7 +92,7 @@ def _file(graph: Graph, name: str, target: Target) -> StageNote:
     else:
         kinds = (nodes.Container(target.config.container), nodes.Arithmetic(target.arithmetic))
         in_float = writer.write_onnx(graph, target.folder / file, *kinds)
-    return StageNote(file, tuple(graph.inputs), tuple(graph.outputs), in_float or None)
+    return StageNote(file, tuple(graph.inputs), tuple(graph.outputs), in_float or None, saturating(graph) or None)
 
 
 def _distinct(graph: Graph) -> Graph:

@@ -29,9 +29,12 @@ def parity_table(parity: Parity) -> Table:
 
 
 def size_line(note: ExportNote) -> str:
-    """Say how large the files are beside what the network needs, and which layers of integers they compute in float."""
+    """Say how large the files are beside what the network needs, and what not every layer or processor computes so."""
     lines = [f"{compact(note.file_bytes, 'B')} in files; the network's own bits are {compact(note.size_bits / 8, 'B')}"]
     for stage in note.files_in_order:
         if stage.in_float:
             lines.append(f"{stage.file} computes in float32 what was trained in integers: {', '.join(stage.in_float)}")
+    if wide := [name for stage in note.files_in_order for name in stage.saturating or ()]:
+        lines.append(f"x86 processors without VNNI saturate in {len(wide)} 8-bit layers, such as {wide[0]};")
+        lines.append("for those, export.overflow_fix=always")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The machine that times were taken on: what of its processor matters to arithmetic, its load, and versions."""
+"""This machine: what of its processor matters to arithmetic, its load, and versions."""
 
 import os
 import platform
@@ -9,6 +9,9 @@ from pathlib import Path
 FAST = ("avx2", "avx512", "avx_vnni", "avxvnni", "amx", "avx10", "asimddp", "i8mm", "sve", "bf16")
 """What the names of processor flags begin with that change the speed of float and integer arithmetic."""
 BF16 = ("amx_bf16", "avx512_bf16", "bf16")
+VNNI = ("avx512_vnni", "avx_vnni")
+"""Flags of x86 processors that add products of 8-bit integers in 32 bits; without one, kernels saturate at 16."""
+X86 = ("x86_64", "amd64", "i386", "i686")
 PACKAGES = ("compressor", "torch", "onnx", "onnxruntime", "openvino", "numpy")
 
 
@@ -27,6 +30,13 @@ class Machine:
     def bf16(self) -> bool:
         """Whether the processor computes in bf16."""
         return not set(self.flags).isdisjoint(BF16)
+
+    @property
+    def saturates(self) -> bool | None:
+        """Whether kernels for 8-bit integers add products in 16 bits; None where the processor's flags are unknown."""
+        if not self.system.lower().endswith(X86):
+            return False
+        return set(self.flags).isdisjoint(VNNI) if self.flags else None
 
 
 def machine() -> Machine:
