@@ -123,6 +123,18 @@ def test_written_files_hold_integers_and_the_names_of_inputs_and_outputs(context
     np.testing.assert_array_equal(ready([images])["output"], stage(first)({"images": images})["output"])
 
 
+@pytest.mark.parametrize("width", [5, 9, 15, 16])
+def test_narrow_heads_answer_one_image_as_they_answer_many(width, context):
+    arch = graphs.quantized(BlockKind.BASIC, Bits(4, 4), exits=None)
+    arch = replace(arch, stages=tuple(replace(stage, width=width) for stage in arch.stages))
+    net = graphs.model(arch, context)
+    images = context.data.test.images[:6]
+    (want,) = graphs.through(net, images, graphs.reference)
+    for count in (1, 2, 3, 6):
+        parts = [graphs.through(net, images[i : i + count], stage)[0] for i in range(0, 6, count)]
+        assert graphs.agreement([np.concatenate(parts)], [want]) == 1
+
+
 def test_any_number_of_images_may_come_at_once(context):
     arch = graphs.quantized(BlockKind.PLAIN, Bits(4, 4), exits=None, quantization=Quantization(Bits(4, 4), 8))
     net = graphs.model(arch, context)

@@ -73,9 +73,7 @@ class ExportConfig:
         free = self.arithmetic is Arithmetic.AUTO or self.format is ExportFormat.ONNX
         need(free, "export.arithmetic", self.arithmetic, f"auto; exact and fused are for onnx, not for {self.format}")
         fixes = self.overflow_fix is not OverflowFix.ALWAYS or self.format is not ExportFormat.PACKED
-        need(
-            fixes, "export.overflow_fix", self.overflow_fix, "auto or never; packed files hold integers as they are"
-        )
+        need(fixes, "export.overflow_fix", self.overflow_fix, "auto or never; packed files hold integers as they are")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def right_here(graph: Graph) -> Graph:
 
 
 def halved(graph: Graph) -> Graph:
-    """Give a stage of the same answers whose sums never saturate: layers that would read twice, by halves of weights."""
+    """Give a stage of the same answers whose sums never saturate: layers that would read twice, weights in halves."""
     wide = set(saturating(graph))
     nodes: list[Node] = []
     values = dict(graph.values)
