@@ -156,7 +156,7 @@ class TestExport:
         assert {"stem.conv", "head.score"} <= set(stage.saturating)
         assert other.saturating is None
         assert read_note(tmp_path / "vnni") == plain
-        said = "x86 processors without VNNI saturate in"
+        said = "x86 processors without VNNI may saturate in"
         assert said in size_line(plain)
         assert said not in size_line(safe)
 

@@ -48,7 +48,7 @@ class StageNote:
     """What runs between two heads: its file, and the names of the tensors it reads and gives.
 
     `in_float` names the layers that were trained in integers, weights and what they read, and that this file computes
-    in float32; absent where there are none. So is `saturating`: the layers whose sums saturate on x86 processors
+    in float32; absent where there are none. So is `saturating`: the layers whose sums may saturate on x86 processors
     without VNNI.
     """
 

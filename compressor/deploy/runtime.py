@@ -160,13 +160,13 @@ def load_export(
 
 
 def refuse_saturation(folder: Path, note: ExportNote) -> None:
-    """Refuse files that this processor would answer wrongly: their sums saturate without VNNI, and it has none."""
+    """Refuse files that this processor may answer wrongly: their sums may saturate without VNNI, and it has none."""
     if not machine().saturates:
         return
     for stage in note.files_in_order:
         if stage.saturating:
             first, others = stage.saturating[0], len(stage.saturating) - 1
-            line = f"8-bit sums of {first} and {others} other layers saturate on this processor, which has no VNNI"
+            line = f"8-bit sums of {first} and {others} other layers may saturate on this processor, which has no VNNI"
             raise ModelError(f"{folder / stage.file}: {line}; export again, here or with export.overflow_fix=always")
 
 
