@@ -88,7 +88,8 @@ class TestArithmetic:
         assert made == arithmetic(self.EXACT, checkpoint, tmp_path / "exact", digits)
         assert made[0] is Arithmetic.EXACT
 
-    def test_says_which_layers_of_integers_it_computes_in_float(self, context, digits, tmp_path):
+    def test_says_which_layers_of_integers_it_computes_in_float(self, context, digits, tmp_path, monkeypatch):
+        monkeypatch.setattr("compressor.deploy.export.needed_here", lambda: True)  # so that none saturates
         arch = samples.compressed(BlockKind.SEPARABLE, bits=Bits(8, 8))
         model = deployed.folder_of(graphs.model(arch, context), tmp_path / "model")
         note = exported(replace(self.EXACT, differing=1.0), model, tmp_path / "made", digits)
@@ -97,13 +98,13 @@ class TestArithmetic:
         depthwise = {f"blocks.s{s}b{b}.conv1" for s in (0, 1) for b in (0, 1)}
         assert set().union(*named.values()) & depthwise
         assert set().union(*named.values()) <= depthwise
-        assert [line for line in size_line(note).splitlines() if "float32" in line] == [
+        assert size_line(note).splitlines()[1:] == [
             f"{file} computes in float32 what was trained in integers: {', '.join(layers)}"
             for file, layers in named.items()
         ]
         fused = exported(replace(self.FUSED, differing=1.0), model, tmp_path / "fused", digits)
         assert "in_float" not in (tmp_path / "fused" / EXPORT).read_text()
-        assert "float32" not in size_line(fused)
+        assert len(size_line(fused).splitlines()) == 1
 
     def test_is_of_onnx_alone(self, checkpoint, digits, tmp_path):
         assert exported(deployed.PACKED, checkpoint, tmp_path / "made", digits).arithmetic is None

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from compressor.arch import Arch, Bits, BlockKind, Quantization
 from compressor.config import Arithmetic, OverflowFix
-from compressor.deploy import export as exporting
-from compressor.deploy import runtime
+from compressor.deploy import runtime, saturation
 from compressor.deploy.export import export
 from compressor.deploy.graph import FEATURES, IMAGES, Graph, Layer, run_reference, stages_of
 from compressor.deploy.machine import Machine
@@ -151,9 +150,9 @@ def case(request, tmp_path_factory, digits) -> SimpleNamespace:
 
 class TestExport:
     def test_fixes_what_this_processor_needs_and_says_what_others_do(self, case, tmp_path, monkeypatch):
-        monkeypatch.setattr(exporting, "machine", machine_with("avx512_vnni"))
+        monkeypatch.setattr(saturation, "machine", machine_with("avx512_vnni"))
         plain = case.made(tmp_path / "vnni")
-        monkeypatch.setattr(exporting, "machine", machine_with("avx2"))
+        monkeypatch.setattr(saturation, "machine", machine_with("avx2"))
         safe = case.made(tmp_path / "avx2")
         (stage,), (other,) = plain.stages, safe.stages
         assert stage.saturating == case.names
@@ -165,7 +164,7 @@ class TestExport:
 
     def test_always_and_never_do_as_they_say_on_any_processor(self, case, tmp_path, monkeypatch):
         for flag in ("avx2", "avx512_vnni"):
-            monkeypatch.setattr(exporting, "machine", machine_with(flag))
+            monkeypatch.setattr(saturation, "machine", machine_with(flag))
             assert case.made(tmp_path / f"{flag}-a", OverflowFix.ALWAYS).stages[0].saturating is None
             assert case.made(tmp_path / f"{flag}-n", OverflowFix.NEVER).stages[0].saturating
 

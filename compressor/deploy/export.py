@@ -13,10 +13,10 @@ from compressor.config.deploy import Arithmetic, ExportConfig, ExportFormat, Ove
 from compressor.cost import size_bits
 from compressor.data.types import Split
 from compressor.deploy.engines import version_of
-from compressor.deploy.machine import machine
 from compressor.deploy.note import EXPORT, SCHEMA, ExportNote, MixtureNote, Parity, PartNote, SourceNote
 from compressor.deploy.parity import DisagreementError, Files, engines_for, measure_parity
 from compressor.deploy.rebuilt import input_of
+from compressor.deploy.saturation import needed_here
 from compressor.deploy.writing import WRITERS, Target, write
 from compressor.errors import ConfigError, ModelError, StoreError
 from compressor.folders import MIXTURE, disk, form_of, write_json
@@ -132,9 +132,8 @@ def _arithmetics(config: ExportConfig) -> tuple[Arithmetic | None, ...]:
 
 def _halves(config: ExportConfig) -> bool:
     """Tell whether to write sums that no processor saturates: where it is asked for, or this one may need it."""
-    if config.overflow_fix is OverflowFix.AUTO:
-        return machine().saturates is not False
-    return config.overflow_fix is OverflowFix.ALWAYS
+    auto = config.overflow_fix is OverflowFix.AUTO
+    return needed_here() if auto else config.overflow_fix is OverflowFix.ALWAYS
 
 
 def _versions(kind: ExportFormat) -> dict[str, str]:

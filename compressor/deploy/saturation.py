@@ -29,9 +29,14 @@ def saturating(graph: Graph) -> tuple[str, ...]:
     return tuple(node.name for node in layers if saturates(node, graph.values[node.reads[0]].grid))
 
 
+def needed_here() -> bool:
+    """Tell whether this processor needs `halved` stages; one that is not known may."""
+    return machine().saturates is not False
+
+
 def right_here(graph: Graph) -> Graph:
-    """Give a stage that this processor computes right: `halved`, unless it is known to have no need of it."""
-    return graph if machine().saturates is False else halved(graph)
+    """Give a stage that this processor computes right."""
+    return halved(graph) if needed_here() else graph
 
 
 def halved(graph: Graph) -> Graph:

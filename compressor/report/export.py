@@ -35,6 +35,6 @@ def size_line(note: ExportNote) -> str:
         if stage.in_float:
             lines.append(f"{stage.file} computes in float32 what was trained in integers: {', '.join(stage.in_float)}")
     if wide := [name for stage in note.files_in_order for name in stage.saturating or ()]:
-        lines.append(f"x86 processors without VNNI may saturate in {len(wide)} 8-bit layers, such as {wide[0]};")
-        lines.append("for those, export.overflow_fix=always")
+        line = f"x86 processors without VNNI may saturate in {len(wide)} 8-bit layers, such as {wide[0]}"
+        lines.append(f"{line}; for those, export.overflow_fix=always")
     return "\n".join(lines)
