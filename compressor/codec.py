@@ -18,24 +18,36 @@ SPARSE = "sparse"
 """Marks, in a field's metadata, a part that only some have: it is not written where it is None."""
 
 
+PLAIN = frozenset({str, int, float, bool, type(None)})
+"""What JSON has itself."""
+
+
 class CodecError(ConfigError):
     """Data does not have the shape its dataclass declares."""
 
 
 def encode(value: Any) -> Any:
     """Turn a dataclass tree into plain JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        found = ((f, getattr(value, f.name)) for f in fields(value))
-        return {f.name: encode(item) for f, item in found if item is not None or SPARSE not in f.metadata}
-    if isinstance(value, Enum):
-        return value.value
+    if type(value) in PLAIN:  # most of a tree
+        return value
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     if isinstance(value, dict):
         return {key: encode(item) for key, item in value.items()}
-    if value is None or isinstance(value, bool | int | float | str):
+    if is_dataclass(value) and not isinstance(value, type):
+        found = ((name, getattr(value, name), sparse) for name, sparse in _written(type(value)))
+        return {name: encode(item) for name, item, sparse in found if item is not None or not sparse}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, int | float | str):
         return value
     raise CodecError(f"cannot write a {type(value).__name__} as JSON: {value!r}")
+
+
+@cache
+def _written(cls: type) -> tuple[tuple[str, bool], ...]:
+    """Give the fields' names, and which of them are left out where they are None."""
+    return tuple((f.name, SPARSE in f.metadata) for f in fields(cls))
 
 
 def decode(cls: type[T], data: Any, where: str = "") -> T:

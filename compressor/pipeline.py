@@ -81,7 +81,7 @@ class Step:
     def key(self) -> str:
         """Name the result before it exists."""
         inputs = {role: source.key for role, source in self.inputs}
-        return key_of(self.phase.name, self.phase.version, encode(self.config), inputs, self.data)
+        return key_of(self.phase.name, self.phase.version, self.config, inputs, self.data)
 
 
 Source = Step | Given
