@@ -19,7 +19,15 @@ from compressor.config import Arithmetic, Container, Engine, ExportConfig, Expor
 from compressor.deploy import parity as agreement
 from compressor.deploy.export import export
 from compressor.deploy.note import EXPORT, ExportNote, read_note
-from compressor.deploy.parity import TOLERANCE, DisagreementError, compare, differing, engines_for
+from compressor.deploy.parity import (
+    TOLERANCE,
+    DisagreementError,
+    allowed_of,
+    compare,
+    differing,
+    engines_for,
+    share_for,
+)
 from compressor.deploy.runtime import Predictions
 from compressor.errors import CompressorError, ConfigError, ModelError, StoreError
 from compressor.report.export import size_line
@@ -63,6 +71,13 @@ class TestExport:
         ):
             exported(CONFIGS[name], checkpoint, tmp_path / "made", digits)
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("answers", [1, 120, 360, 5000, 10_000])
+def test_the_share_that_a_refusal_names_lets_so_many_differ(answers):
+    for count in range(1, answers + 1):
+        assert allowed_of(share := share_for(count, answers), answers) >= count
+        assert share - 0.001 < count / answers
 
 
 def arithmetic(config: ExportConfig, source: Path, folder: Path, digits) -> tuple[Arithmetic | None, list[str]]:

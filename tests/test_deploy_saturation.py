@@ -16,7 +16,7 @@ from compressor.config import Arithmetic, OverflowFix
 from compressor.deploy import runtime, saturation
 from compressor.deploy.export import export
 from compressor.deploy.graph import FEATURES, IMAGES, Graph, Layer, run_reference, stages_of
-from compressor.deploy.machine import Machine
+from compressor.deploy.machine import Machine, fast_flags
 from compressor.deploy.nodes import Grid, Kind, Round
 from compressor.deploy.note import read_note
 from compressor.deploy.runtime import load_export
@@ -114,6 +114,7 @@ def machine_with(*flags: str, system: str = "Linux x86_64"):
     ("flags", "system", "found"),
     [
         (("avx2", "avx512f"), "Linux x86_64", True),
+        (fast_flags("sse4_1 sse4_2 avx f16c"), "Linux x86_64", True),
         (("avx2", "avx512_vnni"), "Linux x86_64", False),
         (("avx2", "avx_vnni"), "Linux x86_64", False),
         ((), "Windows AMD64", None),
@@ -177,7 +178,7 @@ class TestExport:
         case.made(tmp_path / "always", OverflowFix.ALWAYS)
         monkeypatch.setattr(runtime, "machine", machine_with("avx2"))
         with pytest.raises(
-            ModelError, match=rf"stage-0\.\w+: 8-bit sums of {case.names[0]} and \d .*overflow_fix=always"
+            ModelError, match=rf"never: 8-bit sums .* {len(case.names)}, such as {case.names[0]}; .*=always"
         ):
             load_export(tmp_path / "never")
         load_export(tmp_path / "always")

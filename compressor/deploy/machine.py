@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-FAST = ("avx2", "avx512", "avx_vnni", "avxvnni", "amx", "avx10", "asimddp", "i8mm", "sve", "bf16")
+FAST = ("sse4_2", "avx2", "avx512", "avx_vnni", "avxvnni", "amx", "avx10", "asimddp", "i8mm", "sve", "bf16")
 """What the names of processor flags begin with that change the speed of float and integer arithmetic."""
 BF16 = ("amx_bf16", "avx512_bf16", "bf16")
 VNNI = ("avx512_vnni", "avx_vnni")

@@ -201,6 +201,10 @@ def windows(side: int, size: int) -> list[tuple[int, int]]:
     return [(i * side // size, -(-(i + 1) * side // size)) for i in range(size)]
 
 
+FEW = 16
+"""Of fewer means of one image OpenVINO 2026.4 rounds those that lie between two integers otherwise, with AVX2 alone."""
+
+
 def sliding(side: int, size: int) -> tuple[int, int] | None:
     """Give the kernel and the stride of adaptive pooling along a side; None where its windows are not alike."""
     spans = windows(side, size)

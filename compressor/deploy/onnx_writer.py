@@ -7,6 +7,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from compressor.deploy.nodes import (
+    FEW,
     IMAGES,
     Add,
     Arithmetic,
@@ -183,7 +184,7 @@ class _Writer:
         grid, name, source = self.graph.values[node.gives].grid, node.gives, self.real(node.reads[0])
         assert grid
         codes = self.parts.node("QuantizeLinear", [source, f"{name}.step", f"{name}.zero"], f"{name}.codes8")
-        low, high = grid.low + grid.zero, grid.high + grid.zero
+        low, high = grid.low + grid.zero, grid.greatest
         if (low, high) != (0, SPAN):
             self.parts.constant(f"{name}.low", low, np.uint8)
             self.parts.constant(f"{name}.high", high, np.uint8)
@@ -200,12 +201,16 @@ class _Writer:
         self.floats[node.gives] = self.parts.node("Clip", reads, node.gives)
 
     def _average(self, node: Average) -> None:
-        source, side = self.real(node.reads[0]), self.graph.values[node.reads[0]].shape[1]
+        source, (channels, side, _) = self.real(node.reads[0]), self.graph.values[node.reads[0]].shape
+        few = channels * node.size**2 < FEW
         if node.size == 1:
-            value = self.parts.node("GlobalAveragePool", [source], node.gives)
+            axes = [self.parts.constant(f"{node.gives}.axes", [2, 3], np.int64)] if few else []
+            value = self.parts.node("ReduceMean" if few else "GlobalAveragePool", [source, *axes], node.gives)
         elif window := sliding(side, node.size):
+            wide = self._framed(node.gives, source, channels) if few else source
             size = {"kernel_shape": [window[0]] * 2, "strides": [window[1]] * 2}
-            value = self.parts.node("AveragePool", [source], node.gives, **size)
+            value = self.parts.node("AveragePool", [wide], f"{node.gives}.wide" if few else node.gives, **size)
+            value = self._first(node.gives, value, channels) if few else value
         else:
             spans = windows(side, node.size)
             weights = np.array([[(a <= i < b) / (b - a) for i in range(side)] for a, b in spans])
@@ -214,6 +219,17 @@ class _Writer:
             value = self.parts.node("MatMul", [rows, source], f"{node.gives}.across")
             value = self.parts.node("MatMul", [value, columns], node.gives)
         self.floats[node.gives] = value
+
+    def _framed(self, name: str, source: str, channels: int) -> str:
+        """Add channels of zeros."""
+        frame = self.parts.constant(f"{name}.frame", [0, 0, 0, 0, 0, FEW - channels, 0, 0], np.int64)
+        return self.parts.node("Pad", [source, frame], f"{name}.framed")
+
+    def _first(self, name: str, source: str, channels: int) -> str:
+        """Give the first channels."""
+        ends = {"first": [0], "end": [channels], "axis": [1]}
+        reads = [self.parts.constant(f"{name}.{end}", values, np.int64) for end, values in ends.items()]
+        return self.parts.node("Slice", [source, *reads], name)
 
     def _either(self, node: MaxPool | Pick | Twice) -> None:
         """Add what computes on codes as it does on floats."""

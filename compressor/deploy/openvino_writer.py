@@ -4,6 +4,7 @@ Activations are FakeQuantize of 256 levels, which those passes know, after a cla
 int8 constants times a scale. Sums of a residual stream stay unrounded and fuse into the convolution before them.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import openvino as ov
 from openvino import opset13 as op
 
 from compressor.deploy.nodes import (
+    FEW,
     IMAGES,
     Add,
     Average,
@@ -32,9 +34,6 @@ from compressor.deploy.nodes import (
 
 LEVELS = 256
 """Levels of every FakeQuantize."""
-
-FEW = 16
-"""Channels below which OpenVINO 2026.4 pools a few images wrongly on processors with AVX2 alone."""
 
 LAST = 2**31 - 1
 """The end of an axis, whatever its length."""
@@ -155,8 +154,14 @@ def _layer(layer: Layer, x: Tensor) -> ov.Node:
 
 
 def _average(x: Tensor, value: Value, size: int) -> ov.Node:
-    if size == 1 and value.shape[0] < FEW:
+    channels, few = value.shape[0], value.shape[0] * size**2 < FEW
+    if size == 1 and few:
         return op.reduce_mean(x, _whole(2, 3), keep_dims=True)
+    if few:  # with channels of zeros they are many
+        frame = _whole(0, 0, 0, 0), _whole(0, FEW - channels, 0, 0)
+        wide = op.pad(x, *frame, "constant", op.constant(np.float32(0)))
+        many = _average(wide, replace(value, shape=(FEW, *value.shape[1:])), size)
+        return op.slice(many, _whole(0), _whole(channels), _whole(1), _whole(1))
     if window := sliding(value.shape[1], size):
         kernel, stride = window
         return op.avg_pool(x, [stride] * 2, [0, 0], [0, 0], [kernel] * 2, exclude_pad=True)

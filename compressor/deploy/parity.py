@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -151,16 +152,26 @@ def _score(answers: Predictions | Routes, test: Split, task: Task) -> float:
     return -value if task.kind is TaskKind.REGRESSION else value
 
 
+def allowed_of(share: float, answers: int) -> int:
+    """Count the answers that may differ, always one; a share such as 0.043 is meant as written, not as floats are."""
+    return max(1, math.floor(Fraction(str(share)) * answers))
+
+
+def share_for(count: int, answers: int) -> float:
+    """Give the least share in tenths of a percent that lets so many differ."""
+    return math.ceil(Fraction(1000 * count, answers)) / 1000
+
+
 def _judged(engines: list[EngineParity], want: Predictions | Routes, test: Split, task: Task, share: float) -> Parity:
     answers = want.outputs.size if task.kind is TaskKind.MULTILABEL else len(test)
     regression = task.kind is TaskKind.REGRESSION
-    allowed = max(1, int(share * answers))
-    for found in engines:
+    allowed = allowed_of(share, answers)
+    for found in sorted(engines, key=lambda each: each.differing or 0, reverse=True):  # the worst first
         if found.differing is not None and found.differing > allowed:
             raise DisagreementError(
                 f"export: {found.differing} of {answers} answers of {found.engine} {found.version} differ from "
                 f"PyTorch's, at most {allowed} may; nothing was exported, another arithmetic or format may agree, and "
-                f"export.differing={math.ceil(1000 * found.differing / answers) / 1000} lets so many differ"
+                f"export.differing={share_for(found.differing, answers)} lets so many differ"
             )
     return Parity(
         images=len(test),

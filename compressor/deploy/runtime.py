@@ -161,11 +161,10 @@ def load_export(
 
 def refuse_saturation(folder: Path, note: ExportNote) -> None:
     """Refuse files that this processor may answer wrongly: their sums may saturate without VNNI, and it has none."""
-    wide = next((stage for stage in note.files_in_order if stage.saturating), None)
-    if wide and wide.saturating and machine().saturates:
-        first, others = wide.saturating[0], len(wide.saturating) - 1
-        line = f"8-bit sums of {first} and {others} other layers may saturate on this processor, which has no VNNI"
-        raise ModelError(f"{folder / wide.file}: {line}; export again, here or with export.overflow_fix=always")
+    wide = [name for stage in note.files_in_order for name in stage.saturating or ()]
+    if wide and machine().saturates:
+        line = f"8-bit sums of layers may saturate on this processor, which has no VNNI: {len(wide)}, such as {wide[0]}"
+        raise ModelError(f"{folder}: {line}; export again, here or with export.overflow_fix=always")
 
 
 def _packed(folder: Path, note: ExportNote, engine: Engine, threads: int) -> Exported | Routed:

@@ -1,8 +1,8 @@
 """Sums of products on x86 processors without VNNI, whose fastest kernels add two neighbours in 16 bits, and saturate.
 
 An activation is held as uint8, at most 255; with weights up to 127 two products can exceed 32767, and the answer is
-wrong. Weights of 7 bits never do, nor do 8-bit ones beside activations of few bits. Elsewhere a layer can read its
-input twice and split each weight in halves: the same sums, exact on every processor, for twice the products.
+wrong. Weights of 7 bits never do, nor do 8-bit ones beside unsigned activations of 7 bits. Elsewhere a layer can read
+its input twice and split each weight in halves: the same sums, exact on every processor, for twice the products.
 """
 
 from dataclasses import replace
