@@ -30,7 +30,7 @@ class Arithmetic(StrEnum):
 
 
 class OverflowFix(StrEnum):
-    """Whether 8-bit layers are written so that x86 processors without VNNI are right; `auto`: unless this is none."""
+    """Whether 8-bit layers are written so that x86 processors without VNNI are right; `auto`: if this may be one."""
 
     AUTO = "auto"
     ALWAYS = "always"

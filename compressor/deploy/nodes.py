@@ -12,8 +12,8 @@ import numpy as np
 from compressor.config.deploy import Container
 
 __all__ = [
-    "FEATURES", "IMAGES", "OUTPUT", "Add", "Arithmetic", "Average", "Container", "Graph", "Grid", "Kind", "Layer",
-    "MaxPool", "Node", "Normalise", "Pick", "Relu", "Round", "Twice", "Value", "sliding", "windows",
+    "FEATURES", "FEW", "IMAGES", "OUTPUT", "Add", "Arithmetic", "Average", "Container", "Graph", "Grid", "Kind",
+    "Layer", "MaxPool", "Node", "Normalise", "Pick", "Relu", "Round", "Twice", "Value", "sliding", "windows",
 ]  # fmt: skip
 
 IMAGES, FEATURES, OUTPUT = "images", "features", "output"
@@ -24,6 +24,9 @@ A stream on a grid goes from stage to stage as uint8: its integers, plus the gri
 
 MIDDLE = 128
 """What stands for 0 where signed integers of 8 bits are held as unsigned ones."""
+
+FEW = 16
+"""Of fewer means of one image OpenVINO 2026.4 rounds those that lie between two integers otherwise, with AVX2 alone."""
 
 
 class Arithmetic(StrEnum):
@@ -199,10 +202,6 @@ class Graph:
 def windows(side: int, size: int) -> list[tuple[int, int]]:
     """Give the first and the one-past-last pixel of each adaptive pooling window along a side."""
     return [(i * side // size, -(-(i + 1) * side // size)) for i in range(size)]
-
-
-FEW = 16
-"""Of fewer means of one image OpenVINO 2026.4 rounds those that lie between two integers otherwise, with AVX2 alone."""
 
 
 def sliding(side: int, size: int) -> tuple[int, int] | None:
