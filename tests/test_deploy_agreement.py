@@ -17,7 +17,7 @@ NETWORKS = {
     "8 bits": (samples.compressed(bits=Bits(8, 8)), 10),
     "4 bits": (samples.compressed(), 15),  # many tests share this one
     "2 bits": (samples.compressed(bits=Bits(2, 4)), 10),
-    "no exits": (replace(samples.compressed(), exits=None), 15),
+    "no exits": (replace(samples.compressed(), exits=None), 30),
 }
 """Archs, and for how many epochs each is trained."""
 
