@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 FAST = ("sse4_2", "avx2", "avx512", "avx_vnni", "avxvnni", "amx", "avx10", "asimddp", "i8mm", "sve", "bf16")
-"""What the names of processor flags begin with that change the speed of float and integer arithmetic."""
+"""What the names of processor flags that change the speed of arithmetic begin with; any x86 has sse4_2."""
 BF16 = ("amx_bf16", "avx512_bf16", "bf16")
 VNNI = ("avx512_vnni", "avx_vnni")
 """Flags of x86 processors that add products of 8-bit integers in 32 bits; without one, kernels saturate at 16."""

@@ -207,10 +207,7 @@ class _Writer:
             axes = [self.parts.constant(f"{node.gives}.axes", [2, 3], np.int64)] if few else []
             value = self.parts.node("ReduceMean" if few else "GlobalAveragePool", [source, *axes], node.gives)
         elif window := sliding(side, node.size):
-            wide = self._framed(node.gives, source, channels) if few else source
-            size = {"kernel_shape": [window[0]] * 2, "strides": [window[1]] * 2}
-            value = self.parts.node("AveragePool", [wide], f"{node.gives}.wide" if few else node.gives, **size)
-            value = self._first(node.gives, value, channels) if few else value
+            value = self._slid(node.gives, source, window, FEW - channels if few else 0)
         else:
             spans = windows(side, node.size)
             weights = np.array([[(a <= i < b) / (b - a) for i in range(side)] for a, b in spans])
@@ -220,16 +217,17 @@ class _Writer:
             value = self.parts.node("MatMul", [value, columns], node.gives)
         self.floats[node.gives] = value
 
-    def _framed(self, name: str, source: str, channels: int) -> str:
-        """Add channels of zeros."""
-        frame = self.parts.constant(f"{name}.frame", [0, 0, 0, 0, 0, FEW - channels, 0, 0], np.int64)
-        return self.parts.node("Pad", [source, frame], f"{name}.framed")
-
-    def _first(self, name: str, source: str, channels: int) -> str:
-        """Give the first channels."""
-        ends = {"first": [0], "end": [channels], "axis": [1]}
+    def _slid(self, name: str, source: str, window: tuple[int, int], more: int) -> str:
+        """Average over windows, with so many channels of zeros more, which are dropped again."""
+        size = {"kernel_shape": [window[0]] * 2, "strides": [window[1]] * 2}
+        if not more:
+            return self.parts.node("AveragePool", [source], name, **size)
+        frame = self.parts.constant(f"{name}.frame", [0, 0, 0, 0, 0, more, 0, 0], np.int64)
+        wide = self.parts.node("Pad", [source, frame], f"{name}.framed")
+        many = self.parts.node("AveragePool", [wide], f"{name}.wide", **size)
+        ends = {"first": [0], "end": [-more], "axis": [1]}
         reads = [self.parts.constant(f"{name}.{end}", values, np.int64) for end, values in ends.items()]
-        return self.parts.node("Slice", [source, *reads], name)
+        return self.parts.node("Slice", [many, *reads], name)
 
     def _either(self, node: MaxPool | Pick | Twice) -> None:
         """Add what computes on codes as it does on floats."""
