@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from compressor.compute import threads
 from compressor.data.types import Data
-from compressor.layers import Norm, Weighted, float_activations
+from compressor.layers import Act, Norm, Weighted, float_activations
 from compressor.measure import worst_macs
 from compressor.model import Model
 from compressor.quantization import best_act_scale, best_weight_scale
@@ -38,28 +38,34 @@ def calibrate(model: Model, context: Context, *, images: int, seed: int) -> None
 
     Activations are seen as the float network computes them.
     """
-    calibrate_weights(model)
+    with threads(context.runtime, lambda: worst_macs(model)):
+        calibrate_weights(model)
+        for act, values in _sampled(model, context, images, seed):
+            act.scale.fill_(best_act_scale(values, act.low, act.high))
+
+
+def _sampled(model: Model, context: Context, images: int, seed: int) -> list[tuple[Act, Tensor]]:
+    """Give each activation that has no scale yet with some of its values on training images."""
     model.net.eval()
     with float_activations(model.net) as acts:
         open_ = [act for _, act in acts if act.scale == 0]
         if not open_:
-            return
-        samples: dict[nn.Module, list[Tensor]] = {act: [] for act in open_}
+            return []
+        samples: dict[Act, list[Tensor]] = {act: [] for act in open_}
         chosen = images_of(context.data, images, seed)
         each = max(1, SAMPLES // max(1, -(-len(chosen) // BATCH)))
 
         def sample(act: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
+            assert isinstance(act, Act)
             flat = out.flatten()
             samples[act].append(flat[:: max(1, flat.numel() // each)].clone())
 
         hooks = [act.register_forward_hook(sample) for act in open_]
-        with threads(context.runtime, worst_macs(model)):
-            for part in chosen.split(BATCH):
-                model.net(part)
+        for part in chosen.split(BATCH):
+            model.net(part)
         for hook in hooks:
             hook.remove()
-    for act in open_:
-        act.scale.fill_(best_act_scale(torch.cat(samples[act]), act.low, act.high))
+    return [(act, torch.cat(values)) for act, values in samples.items()]
 
 
 @torch.no_grad()
@@ -76,7 +82,7 @@ def recalibrate_norms(model: Model, context: Context, *, images: int, seed: int)
     if len(parts[-1]) == 1:  # a norm needs two
         parts[-2:] = [torch.cat(parts[-2:])]
     momenta = [norm.momentum for norm in norms]
-    with threads(context.runtime, worst_macs(model)):
+    with threads(context.runtime, lambda: worst_macs(model)):
         model.net.eval()  # dropout draws no random numbers
         for norm in norms:
             norm.reset_running_stats()

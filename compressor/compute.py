@@ -1,7 +1,7 @@
 """Devices, threads and arithmetic: how tensors are computed, never what."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -22,9 +22,12 @@ def device_of(runtime: RuntimeConfig) -> torch.device:
 
 
 @contextmanager
-def threads(runtime: RuntimeConfig, macs: int) -> Iterator[int]:
-    """Compute with as many threads as suit a network of `macs` multiply-accumulates an image, then go back."""
-    count = runtime.threads or (1 if macs < TINY_MACS else os.cpu_count() or 1)
+def threads(runtime: RuntimeConfig, macs: Callable[[], int]) -> Iterator[int]:
+    """Compute with as many threads as suit a network, then go back.
+
+    `macs` gives its multiply-accumulates an image, and is asked only where the number of threads is not given.
+    """
+    count = runtime.threads or (1 if macs() < TINY_MACS else os.cpu_count() or 1)
     with on_threads(count):
         yield count
 

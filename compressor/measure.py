@@ -28,7 +28,7 @@ def worst_macs(model: Model) -> int:
 def measure(model: Model, data: Data, runtime: RuntimeConfig) -> Measurement:
     """Measure a model on val and test in fp32; `checkpoint_bytes` is 0 until the model is on disk."""
     path = cost.paths(model)
-    with threads(runtime, path[-1].macs):
+    with threads(runtime, lambda: path[-1].macs):
         model.net.to(device_of(runtime))
         val, test = (_split(model, data, split, path) for split in (data.val, data.test))
         model.net.to("cpu")
@@ -61,7 +61,7 @@ def settle(model: Model, data: Data, runtime: RuntimeConfig) -> None:
     if rule is None or not model.net.exits:
         return
     path = cost.paths(model)
-    with threads(runtime, path[-1].macs):
+    with threads(runtime, lambda: path[-1].macs):
         model.net.to(device_of(runtime))
         outputs = all_outputs(model, data.val)
         model.net.to("cpu")

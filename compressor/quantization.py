@@ -157,7 +157,8 @@ def best_weight_scale(weight: Tensor, levels: Tensor) -> Tensor:
     errors = []
     for clip in CLIPS:
         step = (clip * largest / tops)[:, None]
-        errors.append(((flat / step).round().clamp(-levels[:, None], levels[:, None]) * step - flat).square().sum(1))
+        rounded = (flat / step).round_().clamp_(-levels[:, None], levels[:, None])
+        errors.append(rounded.mul_(step).sub_(flat).square_().sum(1))
     clips = torch.tensor(CLIPS, device=weight.device)[torch.stack(errors).argmin(dim=0)]
     return clips * largest / tops
 
@@ -169,6 +170,6 @@ def best_act_scale(values: Tensor, low: int, high: int) -> float:
 
     def error(clip: float) -> float:
         step = clip * largest / top
-        return ((values / step).round().clamp(low, high) * step - values).square().sum().item()
+        return (values / step).round_().clamp_(low, high).mul_(step).sub_(values).square_().sum().item()
 
     return min(CLIPS, key=error) * largest / top

@@ -138,7 +138,7 @@ def fit(model: Model, config: FitConfig, context: Context, loss: Loss | None = N
         TrainingError: the loss is no longer finite.
         Interrupted: a signal arrived; the state is saved.
     """
-    with threads(context.runtime, worst_macs(model)):
+    with threads(context.runtime, lambda: worst_macs(model)):
         return train(model, config, context, loss, only)
 
 

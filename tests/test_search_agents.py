@@ -14,8 +14,8 @@ from compressor.config.search import Algorithm
 from compressor.errors import ConfigError
 from compressor.search.actor import Controller, Played
 from compressor.search.envs import ALL, CHANNEL, LAYER, WalkEnv, channel_env, flat_env, layer_env
-from compressor.search.learning import rewards_of
 from compressor.search.problem import Ledger
+from compressor.search.team import rewards_of
 from compressor.search.types import Agent, Mode
 from compressor.search.wishes import walked
 
@@ -143,7 +143,7 @@ def test_every_algorithm_searches(algorithm):
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
-    for name in ("learning", "actor", "envs"):
+    for name in ("learning", "team", "actor", "envs"):
         monkeypatch.delitem(sys.modules, f"compressor.search.{name}", raising=False)
         monkeypatch.delattr(sys.modules["compressor.search"], name, raising=False)
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)

@@ -119,9 +119,13 @@ class TestFit:
 
     @pytest.mark.parametrize(("asked", "macs", "count"), [(0, 1000, 1), (0, 10**9, os.cpu_count()), (2, 10, 2)])
     def test_tiny_networks_run_on_one_thread_unless_told_otherwise(self, asked, macs, count):
-        with threads(replace(samples.RUNTIME, threads=asked), macs) as used:
+        with threads(replace(samples.RUNTIME, threads=asked), lambda: macs) as used:
             assert used == count == torch.get_num_threads()
         assert torch.get_num_threads() == 1
+
+    def test_a_network_is_not_counted_where_the_threads_are_given(self):
+        with threads(replace(samples.RUNTIME, threads=1), lambda: pytest.fail("counted")):
+            pass
 
 
 def split(n: int) -> Split:

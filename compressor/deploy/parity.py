@@ -79,7 +79,7 @@ def measure_parity(model: Model | Mixture, files: Files, test: Split, share: flo
     """
     mixed = isinstance(model, Mixture)
     engines, task = engines_for(files.format), model.task if mixed else model.arch.task
-    with threads(runtime, worst_macs(model) if mixed else paths(model)[-1].macs) as count:
+    with threads(runtime, lambda: _macs(model)) as count:
         want = _wanted(model, test)
         found = []
         for engine in engines:
@@ -93,6 +93,10 @@ def measure_parity(model: Model | Mixture, files: Files, test: Split, share: flo
                 continue
             found.append(compare(engine, want, got, test, task))
     return _judged(found, want, test, task, share)
+
+
+def _macs(model: Model | Mixture) -> int:
+    return worst_macs(model) if isinstance(model, Mixture) else paths(model)[-1].macs
 
 
 def _wanted(model: Model | Mixture, test: Split) -> Predictions | Routes:

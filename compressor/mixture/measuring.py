@@ -45,7 +45,7 @@ def settle(mixture: Mixture, data: Data, runtime: RuntimeConfig) -> None:
     limit = mixture.rule.limit
     if limit is None and not mixture.rule.rising:
         return
-    with threads(runtime, worst_macs(mixture)):
+    with threads(runtime, lambda: worst_macs(mixture)):
         found = survey(mixture, data.val)
     unit, mean = (limit.unit, limit.mean) if limit else (Unit.BITOPS, float("inf"))
     mixture.follow(at_budget(mixture, found, mean, unit, _targets(data.val)))
@@ -59,7 +59,7 @@ def worst_macs(mixture: Mixture) -> int:
 def measure(mixture: Mixture, data: Data, runtime: RuntimeConfig) -> Measurement:
     """Measure a mixture on val and test in fp32, as it runs; `checkpoint_bytes` is 0 until it is on disk."""
     counted = costs(mixture)
-    with threads(runtime, counted.worst(mixture.rule, Unit.MACS)):
+    with threads(runtime, lambda: counted.worst(mixture.rule, Unit.MACS)):
         mixture.net.to(device_of(runtime))
         found = [survey(mixture, split) for split in (data.val, data.test)]
         splits = [_split(mixture, counted, data, *pair) for pair in zip((data.val, data.test), found, strict=True)]

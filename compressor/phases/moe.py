@@ -64,7 +64,7 @@ def mix_experts(
         shares = [bitops / max(whole) for bitops in whole]
         return together(mixture, each, balance=config.balance, cost=config.cost, costs=shares)
 
-    with threads(context.runtime, counted.worst(replace(mixture.rule, routing=Routing.SOFT), Unit.MACS)):
+    with threads(context.runtime, lambda: counted.worst(replace(mixture.rule, routing=Routing.SOFT), Unit.MACS)):
         if mixture.rule.shared:
             train(mixture, config.joint.fit, _within(context, "adapt"), alone(mixture, joint), only="experts")
         if mixture.router and config.router.task.epochs:

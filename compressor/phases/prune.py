@@ -107,7 +107,7 @@ def _size(arch: Arch, config: PruneConfig) -> int:
 
 def prune(config: PruneConfig, context: Context, model: Model, teacher: Model | None = None) -> Model:
     """Keep the strongest channels of each axis, take the norms' statistics anew, then recover."""
-    with threads(context.runtime, worst_macs(model)):
+    with threads(context.runtime, lambda: worst_macs(model)):
         scores = importance(model, context.data, config.criterion, config.fit.seed)
     counts = solve(model.arch, scores, config)
     pruned = select(model, {axis: strongest(scores[axis], count) for axis, count in counts.items()})

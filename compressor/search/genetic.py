@@ -1,13 +1,14 @@
 """The genetic rival: NSGA-II of optuna, with likeness and cost as its two objectives."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import optuna
 from optuna.storages import InMemoryStorage
 
-from compressor.search.opening import opening, probes_of
+from compressor.search.opening import learnt, opening
 from compressor.search.problem import Ledger, Problem, SpentError
 from compressor.search.types import Bill
 from compressor.search.wishes import levelled, parts_of, walked
@@ -43,7 +44,7 @@ def nsga2(problem: Problem, ledger: Ledger, seed: int, study: Path | None = None
         return breed()
 
     try:
-        opening(problem, parts, np.random.default_rng(seed), probes_of(problem, problem.evaluations), given)
+        opening(problem, parts, partial(learnt, problem, ledger, parts, np.ones(len(names), bool)), given)
         while True:
             breed()
     except SpentError:

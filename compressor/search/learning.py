@@ -1,207 +1,19 @@
-"""The agents that learn: controllers that play episodes, remember all that was tried, and refine what was best."""
+"""The agents that learn: who decides what, and how wishes are brought to the budget."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from functools import cache, partial
 
 import numpy as np
 
-from compressor.search.actor import Controller, Played
-from compressor.search.envs import ALL, CHANNEL, LAYER, WalkEnv, observe
-from compressor.search.opening import opening, probes_of
+from compressor.search.envs import ALL, CHANNEL, LAYER
+from compressor.search.opening import Curves, learnt
 from compressor.search.problem import Ledger, Problem
-from compressor.search.types import Agent, Candidate, Policy
-from compressor.search.walk import Walk
+from compressor.search.team import Team, kinds_of
+from compressor.search.types import Agent, Policy
 from compressor.search.wishes import Parts, Settle, evened, free, levelled, parts_of, splits_for, walked
-
-SHARED = 0.8
-"""How much of the noise the groups of one layer share; sqrt(1 - 0.8^2) is each group's own."""
-
-LAST_NOISE = 0.1
-"""The noise of the last episode, as a share of the first's."""
-
-ELITE = 5
-"""So many of the best episodes are refined."""
-
-TRIED = 6
-"""Refinements of which the critics choose one."""
-
-DRAWN = 24
-"""Changes drawn until so many are new."""
-
-REFINED = 0.75
-"""The share of episodes that refine a good one; the others are played by the actors."""
-
-MEMORY = 2000
-"""Episodes that a controller remembers."""
-
-STALE = 50
-"""Episodes in a row that were all known: there is nothing new to be found."""
 
 QUANTIZED = 0.2
 """The share of a step-wise search that quantizes what was pruned."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """Wishes that were brought to the budget, what they came to, and what each controller saw and wished."""
-
-    wishes: np.ndarray
-    candidate: Candidate
-    played: tuple[Played, ...]
-
-
-class Team:
-    """Controllers that share the reward of an episode; each decides the decisions of some kinds.
-
-    `settle` brings the wishes of an episode to the budget, and wishes for what no controller decides; `form`, where
-    given, says which policy is evaluated for settled wishes if not the one they walk to.
-    """
-
-    def __init__(
-        self,
-        problem: Problem,
-        ledger: Ledger,
-        seed: int,
-        kinds: Sequence[tuple[str, ...]],
-        settle: Settle,
-        form: Callable[[np.ndarray], Policy] | None = None,
-    ) -> None:
-        self.problem, self.ledger, self.parts = problem, ledger, parts_of(problem)
-        self.episodes: list[Episode] = []
-        self._learned = 0
-        self._kinds, self._settle, self._form = tuple(kinds), settle, form
-        self._source = np.random.default_rng(seed)
-        self._noise = np.zeros(len(self.parts.keep))
-        self._envs = tuple(WalkEnv(problem, each, self.judge, self._others) for each in self._kinds)
-        capacity = min(MEMORY, problem.evaluations) * len(self.parts.keep)
-        self._controllers = tuple(
-            Controller(env, problem.config.algorithm, seed * len(self._envs) + i, capacity)
-            for i, env in enumerate(self._envs)
-        )
-
-    def judge(self, wishes: np.ndarray) -> float:
-        """Evaluate wishes, brought to the budget; remember the episode if it is new; give its likeness."""
-        wishes = self._settle(wishes)
-        walk, seen = self.problem.walk(), [([], []) for _ in self._kinds]
-        for wish in wishes.tolist():
-            for kinds, env, (features, taken) in zip(self._kinds, self._envs, seen, strict=True):
-                if walk.decision.kind in kinds:
-                    features.append(observe(walk, kinds, env.width))
-                    taken.append(wish)
-            walk.choose(wish)
-        candidate = self.ledger.judge(self._form(wishes) if self._form else walk.policy())
-        if all(candidate.key != episode.candidate.key for episode in self.episodes):
-            played = tuple(Played(np.array(features), np.array(taken)) for features, taken in seen)
-            for controller, each in zip(self._controllers, played, strict=True):
-                controller.store(each, len(self.episodes))
-            self.episodes.append(Episode(wishes, candidate, played))
-        return candidate.likeness
-
-    def play(self, noise: float) -> None:
-        """Let the actors decide an episode, with noise of a standard deviation on their wishes."""
-        self._noise = self.drawn(noise)
-        env, done = self._envs[0], False
-        seen, _ = env.reset()
-        while not done:
-            wish = self._noisy(0, seen, env.position)
-            seen, _, done, _, _ = env.step(np.array([2 * wish - 1], np.float32))
-
-    def drawn(self, noise: float) -> np.ndarray:
-        """Draw noise for every decision, most of which the groups of a layer share."""
-        shared = self._source.standard_normal(self.parts.places.max() + 1)[self.parts.places]
-        own = self._source.standard_normal(len(self.parts.places))
-        return noise * (SHARED * shared + (1 - SHARED**2) ** 0.5 * own)
-
-    def _others(self, walk: Walk) -> float:
-        for i, (kinds, env) in enumerate(zip(self._kinds, self._envs, strict=True)):
-            if walk.decision.kind in kinds:
-                return self._noisy(i, observe(walk, kinds, env.width), walk.position)
-        return 0.5
-
-    def _noisy(self, controller: int, seen: np.ndarray, position: int) -> float:
-        wish = self._controllers[controller].wish(seen) + self._noise[position]
-        return float(np.clip(wish, 0.0, 1.0))
-
-    def warm(self) -> None:
-        """Try one of the first episodes or a random vector, with much noise."""
-        if self._source.random() < 0.5:
-            wishes = self.episodes[self._source.integers(len(self.episodes))].wishes
-        else:
-            wishes = self._source.random(self.parts.places.max() + 1)[self.parts.places]
-        self.judge(np.clip(wishes + self.drawn(self.problem.config.noise), 0.0, 1.0))
-
-    def refine(self) -> None:
-        """Try a small change of one of the best episodes: of several new ones, what the critics expect most of."""
-        best = sorted(self.episodes, key=lambda episode: -episode.candidate.likeness)[:ELITE]
-        episode = best[min(self._source.geometric(0.4) - 1, len(best) - 1)]
-        other, tried = best[self._source.integers(len(best))], []
-        for _ in range(DRAWN):
-            wishes = self._settle(self._changed(episode.wishes, other.wishes))
-            if not self.ledger.knows(self._policy(wishes)):
-                tried.append(wishes)
-            if len(tried) == TRIED:
-                break
-        if tried:
-            self.judge(max(tried, key=lambda wishes: self._worth(episode, wishes)))
-
-    def _policy(self, wishes: np.ndarray) -> Policy:
-        return self._form(wishes) if self._form else walked(self.problem, wishes)
-
-    def _changed(self, wishes: np.ndarray, other: np.ndarray) -> np.ndarray:
-        places, source = self.parts.places, self._source
-        count = places.max() + 1
-        chosen = source.permutation(count)[: source.geometric(0.4)]
-        mask = np.isin(places, chosen)
-        if source.random() < 0.25:
-            return np.where(mask | (source.random(count) < 0.2)[places], other, wishes)
-        size = np.exp(source.uniform(np.log(0.05), np.log(0.3)))
-        return np.where(mask, np.clip(wishes + self.drawn(size), 0.0, 1.0), wishes)
-
-    def _worth(self, episode: Episode, wishes: np.ndarray) -> float:
-        kinds = np.select([self.parts.keep, self.parts.acts], ["keep", "acts"], "bits")
-        total = 0.0
-        for controller, of, played in zip(self._controllers, self._kinds, episode.played, strict=True):
-            total += float(controller.worth(played.features, wishes[np.isin(kinds, of)]).mean())
-        return total
-
-    def learn(self) -> None:
-        """Let every controller learn from all that is remembered, unless it did."""
-        if self._learned == len(self.episodes):
-            return
-        self._learned = len(self.episodes)
-        rewards = rewards_of(np.array([episode.candidate.likeness for episode in self.episodes]))
-        for controller in self._controllers:
-            controller.learn(rewards)
-
-    def run(self, evaluations: int) -> None:
-        """Search with so many evaluations more: the opening, random changes, then what was learned."""
-        last = self.ledger.left - evaluations
-        warmup, stale = min(self.problem.config.warmup, evaluations // 2), 0
-        if not self.episodes:
-            opening(self.problem, self.parts, self._source, probes_of(self.problem, evaluations), self.judge)
-        while self.ledger.left > last and stale < STALE:
-            known = len(self.episodes)
-            if known < warmup:
-                self.warm()
-            else:
-                self._improve(1 - (self.ledger.left - last) / evaluations)
-            stale = 0 if len(self.episodes) > known else stale + 1
-
-    def _improve(self, done: float) -> None:
-        """Learn, then refine or play; `done` is the share of the search that is over."""
-        self.learn()
-        if self._source.random() < REFINED:
-            self.refine()
-        else:
-            self.play(self.problem.config.noise * LAST_NOISE**done)
-
-
-def rewards_of(likenesses: np.ndarray) -> np.ndarray:
-    """Turn the likenesses of all episodes into rewards in [-1, 1]: their ranks, so the baseline moves with them."""
-    _, ranks, counts = np.unique(likenesses, return_inverse=True, return_counts=True)
-    below = np.cumsum(counts) - counts
-    return ((2 * below + counts) / len(likenesses) - 1.0)[ranks]
 
 
 def joint(problem: Problem, ledger: Ledger, seed: int) -> None:
@@ -230,7 +42,9 @@ def bits(problem: Problem, ledger: Ledger, seed: int) -> None:
 
 
 def _alone(problem: Problem, ledger: Ledger, seed: int, kinds: Sequence[tuple[str, ...]], settle: Settle) -> None:
-    Team(problem, ledger, seed, kinds, settle).run(problem.evaluations)
+    team = Team(problem, ledger, seed, kinds, settle)
+    allowed = np.isin(kinds_of(team.parts), [kind for each in kinds for kind in each])
+    team.run(ledger.left, partial(learnt, problem, ledger, team.parts, allowed))
 
 
 def stepwise(problem: Problem, ledger: Ledger, seed: int) -> None:
@@ -243,10 +57,10 @@ def stepwise(problem: Problem, ledger: Ledger, seed: int) -> None:
     Raises:
         ConfigError: no number of bits for all is within the budget.
     """
-    parts = parts_of(problem)
-    chains = {}
+    parts, chains = parts_of(problem), {}
+    curves = cache(partial(learnt, problem, ledger, parts, parts.keep))
     for number, wishes in splits_for(Agent.STEPWISE, problem, parts):
-        chains[number] = Chain(problem, ledger, parts, seed, number)
+        chains[number] = Chain(problem, ledger, parts, seed, number, curves)
         chains[number].quantize(wishes)
     each = ledger.left // (2 * len(chains))
     for chain in chains.values():
@@ -261,9 +75,9 @@ def stepwise(problem: Problem, ledger: Ledger, seed: int) -> None:
 class Chain:
     """Pruning, then quantizing to one number of bits, at the budget."""
 
-    def __init__(self, problem: Problem, ledger: Ledger, parts: Parts, seed: int, number: int) -> None:
+    def __init__(self, problem: Problem, ledger: Ledger, parts: Parts, seed: int, number: int, curves: Curves) -> None:
         self.problem, self.ledger, self.parts, self.number = problem, ledger, parts, number
-        self.best = -np.inf
+        self.best, self._curves = -np.inf, curves
         settle = partial(evened, problem, parts, bits=number)
         self._team = Team(problem, ledger, seed, (("keep",),), settle, self._pruned)
 
@@ -274,7 +88,7 @@ class Chain:
         """Prune with most of the evaluations, and quantize the best that it gave."""
         quantized = max(1, round(evaluations * QUANTIZED))
         if evaluations > quantized:
-            self._team.run(evaluations - quantized)
+            self._team.run(evaluations - quantized, self._curves)
         last = self.ledger.left - quantized
         for episode in sorted(self._team.episodes, key=lambda episode: -episode.candidate.likeness):
             if self.ledger.left <= max(0, last):

@@ -30,7 +30,7 @@ def search(config: SearchTask, context: Context, model: Model) -> Model:
         ConfigError: the agent cannot meet the budget, or a package of the extra `search` is missing.
     """
     settings, scratch = config.search, context.scratch
-    with threads(context.runtime, worst_macs(model)):
+    with threads(context.runtime, lambda: worst_macs(model)):
         space = timed(model, settings, context.files[config.latency] if config.latency else None)
         limits = Limits.of(settings.budget, space)
         ranking = ranking_of(model, context.data, settings.criterion, config.seed)

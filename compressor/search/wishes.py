@@ -202,6 +202,10 @@ def starts(problem: Problem, parts: Parts) -> Iterator[np.ndarray]:
 
     Where not every group can have a bit, that is all there is.
     """
-    spread = np.where(parts.keep, 0.0, (1 - parts.rank) / problem.walk().top)
     for wishes in [each for _, each in splits(problem, parts)] or [np.zeros(len(parts.keep))]:
-        yield levelled(problem, parts, np.clip(wishes + spread, 0.0, 1.0))
+        yield levelled(problem, parts, spread(problem, parts, wishes))
+
+
+def spread(problem: Problem, parts: Parts, wishes: np.ndarray) -> np.ndarray:
+    """Wish up to a bit more for groups, the more the more important: of equals these then have what is left."""
+    return np.clip(wishes + np.where(parts.keep, 0.0, (1 - parts.rank) / problem.walk().top), 0.0, 1.0)

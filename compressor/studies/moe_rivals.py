@@ -43,7 +43,7 @@ class Arena:
     def __init__(self, mixture: Mixture, key: str, data: Data, runtime: RuntimeConfig) -> None:
         self.mixture, self.key, self.data, self.runtime = mixture, key, data, runtime
         self.costs: MixtureCosts = costs(mixture)
-        with threads(runtime, self.costs.worst(mixture.rule, Unit.MACS)):
+        with threads(runtime, lambda: self.costs.worst(mixture.rule, Unit.MACS)):
             self.val, self.test = (self._seen(split) for split in (data.val, data.test))
 
     def _seen(self, split: Split) -> Seen:
@@ -148,7 +148,7 @@ def _ensemble(arena: Arena, experts: Sequence[Known]) -> Contender:
     """Give all experts together, as their recipes left them, which is better than as specialists."""
     sides, models = [], [load(expert.folder) for expert in experts]
     for seen, name in ((arena.val, "val"), (arena.test, "test")):
-        with threads(arena.runtime, arena.costs.worst(arena.mixture.rule, Unit.MACS)):
+        with threads(arena.runtime, lambda: arena.costs.worst(arena.mixture.rule, Unit.MACS)):
             outputs = torch.stack([route(model, seen.split)[0] for model in models])
         weights = torch.full_like(seen.survey.scores, 1 / len(experts))
         spent = [getattr(expert.measured, name) for expert in experts]
