@@ -7,7 +7,7 @@ import spaces
 
 from compressor.search.curves import Curve, measure, over, shrunk
 from compressor.search.problem import Ledger, Problem
-from compressor.search.types import Agent, Policy
+from compressor.search.types import Agent, Candidate, Policy
 from compressor.search.wishes import fits, free, parts_of, starts, walked
 
 HALF = spaces.budget(macs=0.5)
@@ -50,7 +50,7 @@ class TestCurves:
         ledger, places = Ledger(problem, lambda units, remark: None), int(parts.places.max()) + 1
         curves = measure(problem, ledger, parts, parts.keep | parts.bits, 1000 if twice else places)
         assert len(curves) == len({(d.kind, d.name) for d in problem.walk().decisions})
-        cuts = [changed(each.policy, whole) for each in ledger_history(ledger)]
+        cuts = [changed(each.policy, whole) for each in judged(problem, ledger)]
         assert all(len(cut) == 1 for cut in cuts)
         assert len(cuts) == (2 if twice else 1) * len(curves)
 
@@ -167,8 +167,7 @@ class TestAgents:
         assert problem.limits.allow(found.best.bill)
 
 
-def ledger_history(ledger: Ledger) -> tuple:
+def judged(problem: Problem, ledger: Ledger) -> tuple[Candidate, ...]:
     """Give what was judged, after one candidate within the budget is added so that the account may be closed."""
-    problem = ledger._problem
     ledger.judge(walked(problem, np.zeros(len(problem.walk().decisions))))
     return ledger.found().history[:-1]

@@ -1,5 +1,6 @@
 """What every axis, tensor and layer loses where it alone is cut, and what greed makes of that."""
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -81,17 +82,21 @@ def _curve(kind: str, mask: np.ndarray, lost: dict[float, float]) -> Curve:
 def shrunk(problem: Problem, curves: Sequence[Curve], rest: np.ndarray) -> np.ndarray:
     """Shrink the place that loses least for what it frees of the budget, until all is within or nothing frees more.
 
-    What has no curve is wished as in `rest` (decisions,).
+    What has no curve is wished as in `rest` (decisions,). As others shrink a place frees less, so the rates of what it
+    loses only rise: one that was known before is looked at anew only where it is the least.
     """
     shares, wishes = [1.0] * len(curves), np.where(_any(curves, rest), 1.0, rest)
-    while (above := over(problem, wishes)) > 0:
-        steps = [_step(problem, curve, share, wishes, above) for curve, share in zip(curves, shares, strict=True)]
-        rates = [rate for rate, _ in steps]
-        if min(rates, default=np.inf) == np.inf:
-            break
-        chosen = int(np.argmin(rates))
-        shares[chosen] = steps[chosen][1]
-        wishes = np.where(curves[chosen].mask, shares[chosen], wishes)
+    rates = [(-np.inf, place) for place in range(len(curves))]
+    while rates and (above := over(problem, wishes)) > 0:
+        place = rates[0][1]
+        rate, less = _step(problem, curves[place], shares[place], wishes, above)
+        if rate == np.inf:
+            heapq.heappop(rates)
+            continue
+        heapq.heapreplace(rates, (rate, place))
+        if rates[0] == (rate, place):
+            shares[place], wishes = less, np.where(curves[place].mask, less, wishes)
+            heapq.heapreplace(rates, (-np.inf, place))
     return wishes
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 from optuna.storages import InMemoryStorage
 
-from compressor.search.opening import learnt, opening
+from compressor.search.opening import opening, probed
 from compressor.search.problem import Ledger, Problem, SpentError
 from compressor.search.types import Bill
 from compressor.search.wishes import levelled, parts_of, walked
@@ -44,7 +44,7 @@ def nsga2(problem: Problem, ledger: Ledger, seed: int, study: Path | None = None
         return breed()
 
     try:
-        opening(problem, parts, partial(learnt, problem, ledger, parts, np.ones(len(names), bool)), given)
+        opening(problem, parts, partial(probed, problem, ledger, parts, np.ones(len(names), bool)), given)
         while True:
             breed()
     except SpentError:

@@ -6,7 +6,7 @@ from functools import cache, partial
 import numpy as np
 
 from compressor.search.envs import ALL, CHANNEL, LAYER
-from compressor.search.opening import Curves, learnt
+from compressor.search.opening import Curves, probed
 from compressor.search.problem import Ledger, Problem
 from compressor.search.team import Team, kinds_of
 from compressor.search.types import Agent, Policy
@@ -44,7 +44,7 @@ def bits(problem: Problem, ledger: Ledger, seed: int) -> None:
 def _alone(problem: Problem, ledger: Ledger, seed: int, kinds: Sequence[tuple[str, ...]], settle: Settle) -> None:
     team = Team(problem, ledger, seed, kinds, settle)
     allowed = np.isin(kinds_of(team.parts), [kind for each in kinds for kind in each])
-    team.run(ledger.left, partial(learnt, problem, ledger, team.parts, allowed))
+    team.run(ledger.left, partial(probed, problem, ledger, team.parts, allowed))
 
 
 def stepwise(problem: Problem, ledger: Ledger, seed: int) -> None:
@@ -58,7 +58,7 @@ def stepwise(problem: Problem, ledger: Ledger, seed: int) -> None:
         ConfigError: no number of bits for all is within the budget.
     """
     parts, chains = parts_of(problem), {}
-    curves = cache(partial(learnt, problem, ledger, parts, parts.keep))
+    curves = cache(partial(probed, problem, ledger, parts, parts.keep))
     for number, wishes in splits_for(Agent.STEPWISE, problem, parts):
         chains[number] = Chain(problem, ledger, parts, seed, number, curves)
         chains[number].quantize(wishes)

@@ -23,6 +23,6 @@ def opening(problem: Problem, parts: Parts, curves: Curves, judge: Callable[[np.
         judge(spread(problem, parts, shrunk(problem, measured, best)))
 
 
-def learnt(problem: Problem, ledger: Ledger, parts: Parts, allowed: np.ndarray) -> list[Curve]:
+def probed(problem: Problem, ledger: Ledger, parts: Parts, allowed: np.ndarray) -> list[Curve]:
     """Measure what an agent may decide, `allowed` (decisions,), with at most half of the evaluations that are left."""
     return measure(problem, ledger, parts, allowed, ledger.left // 2)

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from compressor.search.opening import learnt, opening
+from compressor.search.opening import opening, probed
 from compressor.search.problem import Ledger, Problem
 from compressor.search.types import Agent
 from compressor.search.wishes import levelled, parts_of, splits_for, walked
@@ -42,7 +42,7 @@ def sensitivity(problem: Problem, ledger: Ledger, seed: int) -> None:
             best, likeness = tried, found
         return found
 
-    opening(problem, parts, partial(learnt, problem, ledger, parts, np.ones(len(best), bool)), judge)
+    opening(problem, parts, partial(probed, problem, ledger, parts, np.ones(len(best), bool)), judge)
     while True:
         places = source.permutation(parts.places.max() + 1)[:2]
         size = np.exp(source.uniform(*np.log(MOVES)))
