@@ -55,15 +55,15 @@ class Phase:
 
 PHASES: tuple[Phase, ...] = (
     Phase("baseline", "B", 1, BaselineConfig, "compressor.phases.baseline:baseline", reads=()),
-    Phase("distill", "D", 2, DistillConfig, "compressor.phases.distill:distill", reads=("model", "teacher")),
+    Phase("distill", "D", 3, DistillConfig, "compressor.phases.distill:distill", reads=("model", "teacher")),
     Phase("prune", "P", 2, PruneConfig, "compressor.phases.prune:prune"),
-    Phase("quantize", "Q", 2, QuantizeConfig, "compressor.phases.quantize:quantize"),
-    Phase("exit", "E", 2, ExitConfig, "compressor.phases.exits:add_exits"),
+    Phase("quantize", "Q", 3, QuantizeConfig, "compressor.phases.quantize:quantize"),
+    Phase("exit", "E", 3, ExitConfig, "compressor.phases.exits:add_exits"),
 )
-MOE = Phase("moe", "", 2, MoeConfig, "compressor.phases.moe:mix_experts", ("original",), MIXTURE)
+MOE = Phase("moe", "", 3, MoeConfig, "compressor.phases.moe:mix_experts", ("original",), MIXTURE)
 """Makes a mixture of models; it stands in no order. It also reads expert0, expert1, ..., and perhaps a teacher."""
 
-JOINT = Phase("joint", "", 3, JointConfig, "compressor.phases.joint:assign")
+JOINT = Phase("joint", "", 4, JointConfig, "compressor.phases.joint:assign")
 """Applies a policy of sparsity and bits that was searched; it stands in no order. It may also read a teacher."""
 
 SEARCH = Phase("search", "", 3, SearchTask, "compressor.search.step:search")

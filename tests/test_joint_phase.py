@@ -203,7 +203,7 @@ class TestStep:
             ("baseline", True), ("joint", False), ("baseline", True), ("joint", True), ("baseline", True),
             ("joint", False),
         ]  # fmt: skip
-        assert (record.phase, record.version, record.original.key) == ("joint", 3, base.key)
+        assert (record.phase, record.version, record.original.key) == ("joint", 4, base.key)
         bare = assigned(fresh(samples.STANDARD, 0), configs[0].kept, configs[0].quantization, 0)
         cost, path = seen[1][2].after.cost, paths(bare)[-1]
         assert (cost.size_bits, cost.bitops, cost.macs) == (size_bits(bare), path.bitops, path.macs)
