@@ -124,8 +124,8 @@ class TestFit:
         assert torch.get_num_threads() == 1
 
     def test_a_network_is_not_counted_where_the_threads_are_given(self):
-        with threads(replace(samples.RUNTIME, threads=1), lambda: pytest.fail("counted")):
-            pass
+        with threads(replace(samples.RUNTIME, threads=1), lambda: pytest.fail("counted")) as used:
+            assert used == 1
 
 
 def split(n: int) -> Split:
