@@ -111,7 +111,8 @@ class Conv(Weighted):
         self.stride, self.padding, self.groups = stride, kernel // 2, cout.size if depthwise else 1
         cin = 1 if depthwise else source.axis.size
         self.weight = nn.Parameter(torch.empty(cout.size, cin, kernel, kernel))
-        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+        if not self.weight.is_meta:  # drawing without a memory to draw into imports torch's compiler: seconds
+            nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
         self.describe((cout.name, "" if depthwise else source.axis.name), bits, source.bits, silent)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,8 +133,9 @@ class Linear(Weighted):
         self.weight = nn.Parameter(torch.empty(cout.size, source.axis.size, *spatial))
         self.bias = nn.Parameter(torch.empty(cout.size))
         bound = self.weight[0].numel() ** -0.5
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
+        if not self.weight.is_meta:  # as above
+            nn.init.uniform_(self.weight, -bound, bound)
+            nn.init.uniform_(self.bias, -bound, bound)
         self.describe((cout.name, source.axis.name), bits, source.bits, silent)
         self.axes["bias"] = (cout.name,)
         self.register_buffer("alive", alive(bits, cout.size), persistent=False)
@@ -223,8 +225,8 @@ class PadShortcut(nn.Module):
         super().__init__()
         self.stride = stride
         offset = max(0, (cout.size - cin.size) // 2)
-        rows = torch.arange(cout.size)[:, None]
-        self.register_buffer("map", (rows - offset == torch.arange(cin.size)).to(torch.uint8))
+        self.register_buffer("map", torch.zeros(cout.size, cin.size, dtype=torch.uint8))
+        self.map.diagonal(-offset).fill_(1)
         self.axes: Axes = {"map": (cout.name, cin.name)}
 
     def forward(self, x: Tensor) -> Tensor:

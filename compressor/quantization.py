@@ -3,6 +3,7 @@
 Source: Esser et al., Learned Step Size Quantization (LSQ), ICLR 2020.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ TINY = 1e-8
 
 CLIPS = tuple(0.2 + 0.02 * i for i in range(41))
 """Shares of the largest magnitude tried as clipping points by calibration."""
+
+
+SURE = 1.001
+"""How many times another's a clipping error is at least before sums in fp32 cannot have it the other way."""
 
 
 def act_range(bits: int, signed: bool) -> tuple[int, int]:
@@ -165,11 +170,16 @@ def best_weight_scale(weight: Tensor, levels: Tensor) -> Tensor:
 
 def best_act_scale(values: Tensor, low: int, high: int) -> float:
     """Give the scale with the least squared error on sampled values of any shape."""
-    largest = max(values.abs().max().item(), TINY)
+    size = values.abs()
+    largest = max(size.max().item(), TINY)
     top = high if low == 0 else -low
-
-    def error(clip: float) -> float:
+    tail = size[size > CLIPS[0] * largest]
+    best, least = CLIPS[-1], math.inf
+    for clip in reversed(CLIPS):
+        if (tail - clip * largest).clamp_min_(0).square_().sum().item() > SURE * least:
+            break  # what is clipped alone costs more, and ever more
         step = clip * largest / top
-        return (values / step).round_().clamp_(low, high).mul_(step).sub_(values).square_().sum().item()
-
-    return min(CLIPS, key=error) * largest / top
+        error = (values / step).round_().clamp_(low, high).mul_(step).sub_(values).square_().sum().item()
+        if error <= least:
+            best, least = clip, error
+    return best * largest / top

@@ -16,6 +16,7 @@ from compressor.layers import Act, Norm
 from compressor.model import fresh, same
 from compressor.phases.quantize import is_scale, quantize
 from compressor.quantization import (
+    CLIPS,
     RoundActivation,
     RoundWeight,
     act_range,
@@ -48,6 +49,20 @@ class TestRanges:
         chosen, whole = error(best_act_scale(x, low, high)), error(x.abs().max().item() / (-low or high))
         assert chosen <= whole * (1 + 1e-5)
         assert bits > 4 or chosen < 0.9 * whole
+
+    @pytest.mark.parametrize("bits", range(2, 9))
+    @pytest.mark.parametrize("power", [1, 3])
+    def test_the_chosen_activation_scale_is_the_best_of_all_that_are_tried(self, bits, power):
+        for seed in range(10):
+            x = torch.randn(2000, generator=torch.Generator().manual_seed(seed)) ** power
+            for values, signed in ((x, True), (x.relu(), False)):
+                low, high = act_range(bits, signed)
+                top = -low or high
+                clips = torch.tensor(CLIPS, dtype=torch.float64)[:, None]
+                steps = clips * values.abs().max().double() / top
+                errors = ((values / steps).round().clamp(low, high) * steps - values).square().sum(dim=1)
+                best = steps[errors.argmin()].item()
+                assert best_act_scale(values, low, high) == pytest.approx(best, rel=1e-6)
 
     @given(st.integers(2, 8), st.floats(1e-3, 1e3))
     def test_a_scale_follows_its_weights_unit(self, bits, factor):

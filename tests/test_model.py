@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import samples
+import terminal
 import torch
 
 from compressor.arch import Bits, BlockKind, Exits, Quantization, Shortcut, WeightBits, widths
@@ -41,6 +42,12 @@ class TestReload:
         before = torch.get_rng_state()
         load(tmp_path)
         assert torch.equal(torch.get_rng_state(), before)
+
+    @pytest.mark.parametrize("name", ARCHS)
+    def test_loading_imports_no_compiler_which_takes_seconds(self, name, tmp_path):
+        samples.saved(tmp_path, ARCHS[name])
+        script = "import sys, compressor; compressor.load('.'); print({'sympy', 'torch._dynamo'} & set(sys.modules))"
+        assert terminal.process("-c", script, folder=tmp_path).stdout == "set()\n"
 
     @pytest.mark.parametrize("change", ["arch", "weight"])
     def test_models_that_differ_are_not_the_same(self, change):
