@@ -188,13 +188,14 @@ def _finish(step: Step, inputs: Mapping[str, Made], bench: Bench) -> tuple[Recor
 
 
 def _perform(step: Step, inputs: Mapping[str, Made], used: dict[str, InputRecord], bench: Bench) -> Record:
+    from compressor.compute import on_threads
     from compressor.model import load
     from compressor.training import Context
 
     settle, measure, save = map(function, (step.phase.makes.settle, step.phase.makes.measure, step.phase.makes.save))
     draft, environment = bench.store.draft(step.key), environment_of(bench.runtime)
     context = Context(bench.data, draft, bench.runtime, bench.files, bench.progress)
-    with disk(draft), sitting(draft, environment) as seconds:
+    with disk(draft), on_threads(bench.runtime.threads), sitting(draft, environment) as seconds:
         models = {role: load(read.folder) for role, read in inputs.items()}
         before = _before(step, inputs, models, bench)
         original = _original(inputs, before, models)

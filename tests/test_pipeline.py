@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 
 import fakes
 import pytest
+import torch
 import yaml
 from fakes import chain, copied, finish
 
+from compressor.compute import on_threads
 from compressor.errors import CompressorError, ModelError, StoreError, TrainingError
 from compressor.folders import read_record
 from compressor.pipeline import given, inputs_first
@@ -205,6 +207,21 @@ class TestRecords:
         with pytest.raises(TrainingError, match="not finite"):
             finish(tmp_path, chain(""))
         assert not (tmp_path / "store" / chain("").key).exists()
+
+
+class TestThreads:
+    def test_a_step_does_all_it_does_with_as_many_threads_as_are_given(self, tmp_path, monkeypatch):
+        seen = []
+
+        def measure(*arguments):
+            seen.append(torch.get_num_threads())
+            return fakes.measure(*arguments)
+
+        monkeypatch.setattr(sys.modules["compressor.measure"], "measure", measure)
+        with on_threads(2):
+            finish(tmp_path, chain(""))
+            assert torch.get_num_threads() == 2
+        assert seen == [fakes.RUNTIME.threads] == [1]
 
 
 class TestStaleResults:

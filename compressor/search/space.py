@@ -103,7 +103,7 @@ def space_of(model: Model, config: SearchConfig) -> Space:
     if model.arch.quantization:
         raise ConfigError(f"search: network {model.arch.name!r} is quantized already; give one that is not")
     arch = model.arch
-    axes, (layers, tensors, rounded) = widths(arch), _described(arch)
+    axes, (layers, tensors, rounded) = widths(arch), _described(model)
     scores = magnitude(model, power=1)
     return Space(
         layers=layers,
@@ -122,20 +122,20 @@ def space_of(model: Model, config: SearchConfig) -> Space:
     )
 
 
-def _described(arch: Arch) -> tuple[tuple[Layer, ...], dict[str, str], int]:
+def _described(model: Model) -> tuple[tuple[Layer, ...], dict[str, str], int]:
     """Give the layers, the decided tensors with their axes, and the number of all rounded tensors.
 
     Each tensor gets bits of its own, so that what reads it can be found by the bits that it reads.
     """
+    arch = model.arch
     names = sorted(tensor_names(arch))
     marks = tuple(ActBits(name, MARK + i) for i, name in enumerate(names))
     with torch.device("meta"):
-        bare = Model(arch, Network(arch))
         marked = Network(replace(arch, quantization=Quantization(Bits(FLOAT, FLOAT), FLOAT, acts=marks)))
     ends = edges(arch)
     layers = tuple(
         _layer(row, module, names[module.reads - MARK], edge=row.name in ends)
-        for row in cost_table(bare)
+        for row in cost_table(model)
         if isinstance(module := marked.get_submodule(row.name), Weighted)
     )
     acts = [name for name, module in marked.named_modules() if isinstance(module, Act)]
