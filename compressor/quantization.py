@@ -15,9 +15,8 @@ TINY = 1e-8
 CLIPS = tuple(0.2 + 0.02 * i for i in range(41))
 """Shares of the largest magnitude tried as clipping points by calibration."""
 
-
 SURE = 1.001
-"""How many times another's a clipping error is at least before sums in fp32 cannot have it the other way."""
+"""A clipping point is worse for sure where what it cuts off costs so many times the least error: fp32 sums better."""
 
 
 def act_range(bits: int, signed: bool) -> tuple[int, int]:
