@@ -233,17 +233,12 @@ def _original(inputs: Mapping[str, Made], before: Measurement | None, models: Ma
     if source.record:
         return source.record.original
     from compressor.cost import size_bits
+    from compressor.measure import worst_macs
     from compressor.model import fresh
 
-    macs = before.test.macs if before else _whole_macs(models[role])
+    macs = before.test.macs if before else worst_macs(models[role])
     unquantized = fresh(replace(models[role].arch, quantization=None), seed=0)
     return Original(source.key, macs * FLOAT * FLOAT, size_bits(unquantized))
-
-
-def _whole_macs(model: Any) -> int:
-    from compressor.cost import paths
-
-    return paths(model)[-1].macs
 
 
 def with_bytes(measured: Measurement, folder: Path) -> Measurement:
