@@ -227,10 +227,8 @@ def learn(fitting: Fitting, images: Tensor, targets: Tensor) -> float:
     now = rate(config, step, fitting.per_epoch)
     for group in fitting.optimizer.param_groups:
         group["lr"] = now
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed * 1_000_003 + step)  # for dropout
-        with autocast(config, fitting.device):
-            value = fitting.loss(fitting.forward(images), images, targets)
+    with dropping(fitting), autocast(config, fitting.device):
+        value = fitting.loss(fitting.forward(images), images, targets)
     if not math.isfinite(value.item()):
         raise TrainingError(
             f"{title(fitting.context)}: the loss is {value.item()} at epoch {where.epoch + 1}, "
@@ -243,6 +241,17 @@ def learn(fitting: Fitting, images: Tensor, targets: Tensor) -> float:
     if fitting.average is not None:
         average_in(fitting.average, fitting.model.net.state_dict(), min(config.ema, (1 + step) / (10 + step)))
     return value.item()
+
+
+@contextmanager
+def dropping(fitting: Fitting) -> Iterator[None]:
+    """Let dropout draw what depends on seed and step alone; others are spared the seeding, which is slow."""
+    if not any(isinstance(module, nn.Dropout) and module.p for module in fitting.model.net.modules()):
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(fitting.config.seed * 1_000_003 + fitting.step)
+        yield
 
 
 @contextmanager

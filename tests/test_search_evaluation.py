@@ -141,6 +141,16 @@ class TestQuality:
         assert tuned.evaluate(few).quality > evaluator.evaluate(few).quality
         assert tuned.evaluate(few) == tuned.evaluate(few)
 
+    def test_a_probe_is_what_a_candidate_is_without_training(self, context, tmp_path):
+        model = learned(samples.arch(), context)
+        tuned, plain = evaluator_of(model, context, tune=2), evaluator_of(model, context)
+        policy, known = some(tuned.space, 0), Candidates(tmp_path / "candidates.jsonl")
+        candidate, probe = tuned.candidate(policy, known), tuned.probe(policy, known)
+        assert (candidate.batches, probe.batches, len(known)) == (2, 0, 2)
+        assert (probe.likeness, probe.quality) == tuple(vars(plain.evaluate(policy)).values())
+        assert probe.likeness != candidate.likeness
+        assert tuned.candidate(policy, Candidates(known.path)) == candidate
+
 
 class TestMemo:
     def test_an_identical_candidate_is_evaluated_once(self, context, tmp_path):

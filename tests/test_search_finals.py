@@ -9,8 +9,11 @@ import samples
 import spaces
 import torch
 
+from compressor.calibration import recalibrate_norms
+from compressor.data.types import Split
 from compressor.errors import ConfigError, TrainingError
 from compressor.model import Model
+from compressor.routing import all_outputs
 from compressor.search import evaluation
 from compressor.search.candidates import Candidates
 from compressor.search.evaluation import Evaluator
@@ -19,7 +22,7 @@ from compressor.search.problem import Found, Problem
 from compressor.search.scoring import WORST
 from compressor.search.space import ranking_of, space_of
 from compressor.search.types import Agent, Candidate, Policy
-from compressor.training import Context
+from compressor.training import Context, Fitting, learn
 
 
 def silent(units: int, remark: str) -> None:
@@ -88,6 +91,11 @@ def evaluator_of(model: Model, context: Context, *, teacher: str = "none", **cha
     )
 
 
+def statistics(model: Model) -> dict[str, torch.Tensor]:
+    """Copy the running statistics of a model's norms."""
+    return {name: tensor.clone() for name, tensor in model.net.state_dict().items() if ".running_" in name}
+
+
 class TestTraining:
     def test_a_finalist_is_noted_beside_the_candidate_and_trained_once(self, context, tmp_path, monkeypatch):
         evaluator, path = evaluator_of(samples.model(samples.arch()), context), tmp_path / "candidates.jsonl"
@@ -111,13 +119,41 @@ class TestTraining:
     def test_a_teacher_is_heard_and_the_uncompressed_network_stays_as_it_was(self, context, tmp_path):
         model = samples.model(samples.arch())
         before = {name: tensor.clone() for name, tensor in model.net.state_dict().items()}
-        scores = set()
-        for teacher in ("none", "baseline"):
-            evaluator = evaluator_of(model, context, teacher=teacher)
-            scores.add(evaluator.finalist(spaces.whole(evaluator.space), Candidates(tmp_path / teacher)).likeness)
-        assert len(scores) == 2
+        for short, count in (("candidate", 2), ("finalist", 0)):
+            scores = set()
+            for teacher in ("none", "baseline"):
+                evaluator, known = (
+                    evaluator_of(model, context, teacher=teacher, tune=count),
+                    tmp_path / f"{short}-{teacher}",
+                )
+                scores.add(getattr(evaluator, short)(spaces.whole(evaluator.space), Candidates(known)).likeness)
+            assert len(scores) == 2, short
         assert all(torch.equal(before[name], tensor) for name, tensor in model.net.state_dict().items())
         assert all(parameter.requires_grad for parameter in model.net.parameters())
+
+    def test_its_learning_rate_falls_to_the_end_and_it_is_judged_with_norms_of_the_trained_weights(
+        self, context, tmp_path, monkeypatch
+    ):
+        evaluator, rates, judged = evaluator_of(samples.model(samples.arch()), context, tune_lr=0.06), [], []
+
+        def learned(fitting: Fitting, images: torch.Tensor, targets: torch.Tensor) -> float:
+            loss = learn(fitting, images, targets)
+            rates.append(fitting.optimizer.param_groups[0]["lr"])
+            return loss
+
+        def outputs(model: Model, split: Split) -> tuple[torch.Tensor, ...]:
+            judged.append(model)
+            return all_outputs(model, split)
+
+        monkeypatch.setattr(evaluation, "learn", learned)
+        monkeypatch.setattr(evaluation, "all_outputs", outputs)
+        evaluator.finalist(spaces.whole(evaluator.space), Candidates(tmp_path / "candidates.jsonl"))
+        assert rates == pytest.approx([0.06, 0.04, 0.02])
+        (model,) = judged
+        before = statistics(model)
+        recalibrate_norms(model, context, images=evaluator.config.recalibrate, seed=evaluator.config.joint.fit.seed)
+        assert before
+        assert all(torch.equal(before[name], tensor) for name, tensor in statistics(model).items())
 
     @pytest.mark.parametrize("tune", [0, 2])
     def test_a_training_that_diverges_is_the_worst_and_ends_no_search(self, tune, context, tmp_path, monkeypatch):

@@ -1,11 +1,14 @@
 """What a place loses alone is measured in the whole network, and agents begin with what greed makes of it."""
 
+from dataclasses import replace
+
 import hunts
 import numpy as np
 import pytest
 import spaces
 
 from compressor.search.curves import Curve, measure, over, shrunk
+from compressor.search.opening import opening
 from compressor.search.problem import Ledger, Problem
 from compressor.search.types import Agent, Candidate, Policy
 from compressor.search.wishes import fits, free, parts_of, starts, walked
@@ -54,6 +57,16 @@ class TestCurves:
         assert all(len(cut) == 1 for cut in cuts)
         assert len(cuts) == (2 if twice else 1) * len(curves)
 
+    def test_places_are_measured_untrained_and_nothing_else_is(self):
+        problem, probed = hunts.problem(1), list[Policy]()
+
+        def probe(policy: Policy) -> Candidate:
+            probed.append(policy)
+            return problem.score(policy)
+
+        assert probed == beyond(replace(problem, probe=probe), Agent.JOINT)
+        assert probed
+
     def test_a_curve_loses_nothing_where_all_is_kept_and_never_less_where_less_is(self):
         problem = sparing(next(iter(hunts.problem(1).space.axes)))
         parts = parts_of(problem)
@@ -84,6 +97,14 @@ class TestCurves:
         }
         dearest = sorted(freed, key=lambda place: -freed[place])[:2]
         assert {int(parts.places[curve.mask][0]) for curve in curves} == set(dearest)
+
+    def test_axes_are_measured_before_layers(self):
+        problem = hunts.problem(1, evaluations=200)
+        parts = parts_of(problem)
+        for most in (1, len(problem.space.axes), len(problem.space.axes) + 1):
+            ledger = Ledger(problem, lambda units, remark: None)
+            curves = measure(problem, ledger, parts, parts.keep | parts.bits, most)
+            assert [curve.kind for curve in curves] == (["keep"] * len(problem.space.axes) + ["bits"])[:most]
 
     def test_nothing_is_evaluated_where_nothing_may_be_measured(self):
         problem = hunts.problem(1)
@@ -138,6 +159,24 @@ class TestAgents:
         found = hunts.hunt(agent, problem)
         last = max(i for i, each in enumerate(found.history) if not problem.limits.allow(each.bill))
         assert found.history[last + 1].likeness > even
+
+    def test_greed_decides_all_that_was_measured_and_then_each_kind_alone(self):
+        problem = hunts.problem(1, evaluations=200)
+        parts = parts_of(problem)
+
+        def judged_with(allowed: np.ndarray) -> list[np.ndarray]:
+            judged = list[np.ndarray]()
+            curves = measure(problem, Ledger(problem, lambda units, remark: None), parts, allowed, 1000)
+            opening(problem, parts, lambda: curves, lambda wishes: float(-len(judged.append(wishes) or judged)))
+            return judged
+
+        even = len(list(starts(problem, parts)))
+        assert len(judged_with(parts.keep)) == len(judged_with(parts.bits)) == even + 1
+        first, *rest = judged_with(parts.keep | parts.bits)
+        _, axes, layers = rest[even - 1 :]
+        assert np.array_equal(layers[parts.keep], first[parts.keep])
+        assert not np.array_equal(axes[parts.keep], first[parts.keep])
+        assert not np.array_equal(layers[parts.bits], axes[parts.bits])
 
     def test_an_agent_measures_only_what_it_decides(self):
         whole = free(problem := hunts.problem(1, evaluations=60), np.ones(len(problem.walk().decisions)))

@@ -44,9 +44,8 @@ def test_so_does_one_that_evaluates_networks_on_digits(context: Context, tmp_pat
 
     def found(log: str, evaluations: int) -> tuple[list[tuple[str, float, float]], int]:
         evaluator, known = Evaluator(model, context, space, ranking, config), Candidates(tmp_path / log)
-        problem = Problem(
-            space, limits, ranking, lambda policy: evaluator.candidate(policy, known), evaluator.baseline, 16, config
-        )
+        score, probe = (lambda policy, how=how: how(policy, known) for how in (evaluator.candidate, evaluator.probe))
+        problem = Problem(space, limits, ranking, score, probe, evaluator.baseline, 16, config)
         left = evaluations
 
         def watch(units: int, remark: str) -> None:

@@ -75,13 +75,17 @@ class TestPlan:
         assert hunts(settings)[0].step.key != hunts()[0].step.key
 
     @pytest.mark.parametrize(("count", "same"), [(0, True), (1, True), (2, False)])
-    def test_who_teaches_what_is_found_changes_a_search_only_where_there_are_finalists(self, count, same):
+    def test_who_teaches_what_is_found_changes_an_untrained_search_only_where_there_are_finalists(self, count, same):
         taught = with_final(recovery=replace(SETTINGS.joint.recovery, teacher="baseline"))
         keys = {hunts(replace(each, finalists=count))[0].step.key for each in (SETTINGS, taught)}
         assert len(keys) == (1 if same else 2)
         longer = hunts(replace(SETTINGS, finalists=count, finalist_batches=9))[0].step.key
         assert (longer in keys) is same
         assert (hunts()[0].step.key in keys) is same
+
+    def test_who_teaches_what_is_found_changes_a_search_whose_candidates_are_trained(self):
+        taught = with_final(recovery=replace(SETTINGS.joint.recovery, teacher="baseline"))
+        assert len({hunts(replace(each, tune=2))[0].step.key for each in (SETTINGS, taught)}) == 2
 
     def test_a_given_network_is_everybodys_baseline(self, tmp_path):
         folder = model_folder(tmp_path / "model")

@@ -68,10 +68,11 @@ class SearchConfig:
 
     `bits` is what a channel has in fixed mode if not 0; `groups` the number of groups into which a layer's kept
     channels are split by importance; `min_keep` the least share of an axis that stays; `images` those of val that a
-    candidate is evaluated on (0: all); `tune` the batches of training before that, at the learning rate `tune_lr`
-    and otherwise as `joint.fit`; `warmup` the evaluations before a controller learns; `noise` that on its actions;
-    `workers` the processes that search and train at once. Of the best candidates `finalists` are scored again, to
-    choose from, after `finalist_batches` of such training with the teacher of `joint.recovery` (0 or 1: off).
+    candidate is evaluated on (0: all); `tune` the batches of training before that, at a learning rate that falls
+    from `tune_lr` to 0, with the teacher of `joint.recovery` and otherwise as `joint.fit`; `warmup` the evaluations
+    before a controller learns; `noise` that on its actions; `workers` the processes that search and train at once. Of
+    the best candidates `finalists` are scored again, to choose from, after `finalist_batches` of such training (0 or
+    1: off).
     """
 
     budget: SearchBudget

@@ -49,9 +49,10 @@ def bent(kind: str, share: float) -> float:
 def measure(problem: Problem, ledger: Ledger, parts: Parts, allowed: np.ndarray, most: int) -> list[Curve]:
     """Measure each place of the `allowed` decisions (decisions,) while all else is whole, with `most` evaluations.
 
-    All are measured deep first, then shallow, those that free most of the budget before the others; whoever gets no
-    evaluation has no curve. What the mildest cut loses is counted as no loss: norms' statistics are taken anew wherever
-    something is cut, which costs a little by itself.
+    All are measured deep first, then shallow, axes before the others, those that free most of the budget before those
+    that free less; whoever gets no evaluation has no curve. Nothing is trained first: a training makes good what one
+    cut loses. What the mildest cut loses is counted as no loss: norms' statistics are taken anew wherever something is
+    cut, which costs a little by itself.
 
     Raises:
         SpentError: no evaluations are left.
@@ -63,9 +64,9 @@ def measure(problem: Problem, ledger: Ledger, parts: Parts, allowed: np.ndarray,
         return np.where(parts.places == place, share, whole)
 
     freed = {place: -over(problem, cut(place, PROBES[kind][0])) for place, kind in kinds.items()}
-    dearest = sorted(kinds, key=lambda place: -freed[place])
+    dearest = sorted(kinds, key=lambda place: (kinds[place] != "keep", -freed[place]))
     probes = [(place, PROBES[kinds[place]][depth]) for depth in (0, 1) for place in dearest][:most]
-    found = [ledger.judge(free(problem, cut(place, share))).likeness for place, share in probes]
+    found = [ledger.judge(free(problem, cut(place, share)), trained=False).likeness for place, share in probes]
     lost: dict[int, dict[float, float]] = {}
     for (place, share), likeness in zip(probes, found, strict=True):
         lost.setdefault(place, {})[share] = max(found) - likeness

@@ -1,17 +1,19 @@
 """How good a policy is, without training it to its end: one network whose tensors are exchanged, never rebuilt."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from compressor.arch import condensed, keep, removable
 from compressor.calibration import calibrate, recalibrate_norms
-from compressor.config.fit import FitConfig, Schedule
+from compressor.config.fit import Schedule
 from compressor.config.joint import JointConfig
 from compressor.config.search import SearchConfig
 from compressor.data.types import Split
@@ -68,27 +70,34 @@ class Evaluator:
 
     def key(self, policy: Policy) -> str:
         """Give the digest of all that is evaluated."""
-        return self._key(self.plan(policy))
+        return self._key(self.plan(policy), self.config.tune)
 
-    def _key(self, plan: Plan) -> str:
+    def _key(self, plan: Plan, tune: int) -> str:
         config = self.config
-        how = [config.images, config.recalibrate, config.tune, config.tune_lr]
+        how = [config.images, config.recalibrate, tune, config.tune_lr]
         return key_of(plan, how, config.joint, self.context.data.fingerprint)
 
     def evaluate(self, policy: Policy) -> Score:
         """Give the score of a policy."""
-        return self._evaluate(policy, self.plan(policy))
+        return self._evaluate(policy, self.plan(policy), self.config.tune)
 
     def candidate(self, policy: Policy, known: Candidates) -> Candidate:
         """Evaluate a policy, or give what is known of the same network, and remember it."""
+        return self._candidate(policy, known, self.config.tune)
+
+    def probe(self, policy: Policy, known: Candidates) -> Candidate:
+        """Do the same without any training."""
+        return self._candidate(policy, known, 0)
+
+    def _candidate(self, policy: Policy, known: Candidates, tune: int) -> Candidate:
         plan = self.plan(policy)
-        return self._noted(self._key(plan), policy, self.config.tune, known, lambda: self._evaluate(policy, plan))
+        return self._noted(self._key(plan, tune), policy, tune, known, lambda: self._evaluate(policy, plan, tune))
 
     def finalist(self, policy: Policy, known: Candidates) -> Candidate:
-        """Score a policy after a short training with the final one's teacher, or give what is known; remember it."""
+        """Score a policy after a longer training than a candidate's, or give what is known; remember it."""
         batches = self.config.finalist_batches
         key = key_of(self.key(policy), "finalist", batches)
-        return self._noted(key, policy, batches, known, lambda: self._trained(policy, batches, taught=True))
+        return self._noted(key, policy, batches, known, lambda: self._trained(policy, batches))
 
     def _noted(
         self, key: str, policy: Policy, batches: int, known: Candidates, score: Callable[[], Score]
@@ -100,10 +109,10 @@ class Evaluator:
             known.add(found)
         return found
 
-    def _evaluate(self, policy: Policy, plan: Plan) -> Score:
+    def _evaluate(self, policy: Policy, plan: Plan, tune: int) -> Score:
         began, config = time.monotonic(), self.config
-        if config.tune:
-            score = self._trained(policy, config.tune)
+        if tune:
+            score = self._trained(policy, tune)
         else:
             made, seed = self.stage.play(plan), config.joint.fit.seed
             if unsettled(plan.arch, self.model.arch):
@@ -122,39 +131,43 @@ class Evaluator:
         config = JointConfig(kept, rule, self.config.recalibrate, joint.calibrate, joint.recovery, fit)
         return assign(config, self.context, self.model)
 
-    def _trained(self, policy: Policy, count: int, *, taught: bool = False) -> Score:
+    def _trained(self, policy: Policy, count: int) -> Score:
         """Score the network of a policy after some batches of training; one that diverges is the worst."""
         try:
-            return self._score(self._tuned(policy, count, taught=taught))
+            return self._score(self._tuned(policy, count))
         except TrainingError:
             return self._scored(torch.full_like(self.whole, math.nan))
 
-    def _tuned(self, policy: Policy, count: int, *, taught: bool) -> Model:
-        """Make the network of a policy and train it for some batches, at one learning rate."""
+    def _tuned(self, policy: Policy, count: int) -> Model:
+        """Make the network of a policy and train it for some batches, with the final training's teacher if it has one.
+
+        The learning rate falls to 0 and norms' statistics are taken anew at the end: their running averages lag behind
+        weights that moved for some batches only.
+        """
         model, config, train = self.made(policy), self.config, self.context.data.train
-        per_epoch = max(1, len(train) // config.joint.fit.batch)
-        epochs = -(-count // per_epoch)
-        fit = replace(
-            config.joint.fit, epochs=epochs, lr=config.tune_lr, warmup=0.0, schedule=Schedule.CONSTANT, ema=0.0
+        fit = replace(config.joint.fit, lr=config.tune_lr, warmup=0.0, schedule=Schedule.CONSTANT, ema=0.0)
+        fitting = begin(model, fit, self.context, self._loss)
+        shuffled = (
+            (epoch, number, batch)
+            for epoch in itertools.count()
+            for number, batch in enumerate(batches(train, fit.batch, seed=fit.seed, epoch=epoch))
         )
-        fitting = begin(model, fit, self.context, self._loss(fit) if taught else None)
         model.net.train()
-        left = count
-        for epoch in range(epochs):
-            fitting.place.epoch, fitting.place.batch = epoch, 0
-            for images, targets in batches(train, fit.batch, seed=fit.seed, epoch=epoch):
-                if left == 0:
-                    break
-                learn(fitting, *prepare(fitting, images, targets))
-                fitting.place.batch, left = fitting.place.batch + 1, left - 1
-        model.net.to("cpu").eval()
+        for left, (epoch, number, batch) in zip(range(count, 0, -1), shuffled, strict=False):
+            fitting.config = replace(fit, lr=config.tune_lr * left / count)
+            fitting.place.epoch, fitting.place.batch = epoch, number
+            learn(fitting, *prepare(fitting, *batch))
+        model.net.to("cpu")
+        recalibrate_norms(model, self.context, images=config.recalibrate, seed=fit.seed)
+        model.net.eval()
         return model
 
-    def _loss(self, fit: FitConfig) -> Loss | None:
-        """Give what the final training minimises; a teacher is a copy, as it is laid out anew."""
-        recovery = self.config.joint.recovery
-        teacher = deepcopy(self.model) if recovery.teacher == "baseline" else None
-        return recovery_loss(recovery, self.context, teacher, fit)
+    @cached_property
+    def _loss(self) -> Loss | None:
+        """What the final training minimises; its teacher is one copy for all, as it is laid out anew."""
+        joint = self.config.joint
+        teacher = deepcopy(self.model) if joint.recovery.teacher == "baseline" else None
+        return recovery_loss(joint.recovery, self.context, teacher, joint.fit)
 
     def _score(self, model: Model) -> Score:
         return self._scored(all_outputs(model, self.val)[-1])

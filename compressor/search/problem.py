@@ -24,14 +24,16 @@ class SpentError(Exception):
 class Problem:
     """A search: what may be decided, what it may cost and how it is judged.
 
-    `score` evaluates a policy, or gives what it gave before; `baseline` is the quality of the uncompressed network on
-    the same images; `evaluations` is what each agent has, identical candidates counted once.
+    `score` evaluates a policy, or gives what it gave before; `probe` likewise, but trains nothing first; `baseline` is
+    the quality of the uncompressed network on the same images; `evaluations` is what each agent has, identical
+    candidates counted once.
     """
 
     space: Space
     limits: Limits
     ranking: Mapping[str, tuple[int, ...]]
     score: Callable[[Policy], Candidate]
+    probe: Callable[[Policy], Candidate]
     baseline: float
     evaluations: int
     config: SearchConfig
@@ -72,22 +74,22 @@ class Ledger:
 
     def knows(self, policy: Policy) -> bool:
         """Tell whether a policy was judged before."""
-        return _identity(policy) in self._known
+        return (True, *_identity(policy)) in self._known
 
-    def judge(self, policy: Policy) -> Candidate:
-        """Evaluate a policy.
+    def judge(self, policy: Policy, *, trained: bool = True) -> Candidate:
+        """Evaluate a policy, after the short training that candidates have or without any.
 
         Raises:
             SpentError: it is new and no evaluations are left, or the agent only repeats itself.
         """
-        identity = _identity(policy)
+        identity = (trained, *_identity(policy))
         known = self._known.get(identity)
         self._repeats = self._repeats + 1 if known else 0
         if self._repeats > STALE or (known is None and self.left == 0):
             raise SpentError
         if known is not None:
             return known
-        candidate = self._known[identity] = self._problem.score(policy)
+        candidate = self._known[identity] = self._problem.score(policy) if trained else self._problem.probe(policy)
         if candidate.key not in self._history:
             self._enter(candidate)
         return candidate

@@ -40,7 +40,11 @@ def search(config: SearchTask, context: Context, model: Model) -> Model:
         def score(policy: Policy) -> Candidate:
             return evaluator.candidate(policy, log)
 
-        problem = Problem(space, limits, ranking, score, evaluator.baseline, settings.evaluations, settings)
+        def probe(policy: Policy) -> Candidate:
+            return evaluator.probe(policy, log)
+
+        baseline, evaluations = evaluator.baseline, settings.evaluations
+        problem = Problem(space, limits, ranking, score, probe, baseline, evaluations, settings)
         with context.progress(title(context), settings.evaluations + settings.finalists) as advance:
             found = run_agent(config.agent, problem, config.seed, advance, scratch / TRIALS)
             best = winner(problem, found, lambda policy: evaluator.finalist(policy, log), advance)

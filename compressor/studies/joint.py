@@ -109,12 +109,13 @@ def _uncompressed(source: Source) -> Source:
 def task(settings: SearchConfig, agent: Agent, seed: int, latency: str | None, data: Data) -> SearchTask:
     """Give all that a search depends on: who else searches, and how long what is found is trained, change nothing.
 
-    Who teaches what is found changes something only where there are finalists.
+    Who teaches what is found changes something only where candidates or finalists are trained.
     """
     joint = settings.joint
     if settings.finalists < 2:
-        joint = replace(joint, recovery=replace(joint.recovery, teacher="none"))
         settings = replace(settings, finalists=0, finalist_batches=1)
+        if not settings.tune:
+            joint = replace(joint, recovery=replace(joint.recovery, teacher="none"))
     fit = _seeded(replace(joint.fit, epochs=0, lr=settings.tune_lr, warmup=0.0), seed, data)
     joint = replace(joint, fit=fit)
     search = replace(settings, agent=Agent.JOINT, rivals=(), seeds=(seed,), workers=1, figures=False, joint=joint)
