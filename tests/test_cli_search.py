@@ -117,6 +117,7 @@ class TestCommand:
         lines = [json.loads(line) for line in (folder / "candidates.jsonl").read_text().splitlines()]
         found = {(line["agent"], line["seed"], line["key"]) for line in lines}
         assert len(found) == len(lines)
+        assert {line["batches"] for line in lines} == {0, TUNE, BATCHES}  # what places lose alone is measured untrained
         assert sum(line["batches"] < BATCHES for line in lines) == sum(trial.evaluations for trial in study.trials)
 
     def test_the_finalists_of_every_agent_are_kept_too_and_the_winner_is_the_one_that_is_most_alike(
@@ -129,8 +130,8 @@ class TestCommand:
             assert len(finalists) in (0, FINALISTS), trial.agent
             if finalists:
                 best = max(finalists, key=lambda line: line["likeness"])
-                (found,) = (x for x in ours if x["batches"] == TUNE and x["policy"] == best["policy"])
-                assert (trial.proxy, trial.cost.size_bits) == (found["quality"], found["bill"]["size"])
+                before = [x for x in ours if x["batches"] < BATCHES and x["policy"] == best["policy"]]
+                assert (trial.proxy, trial.cost.size_bits) in [(x["quality"], x["bill"]["size"]) for x in before]
         assert sum(line["batches"] == BATCHES for line in lines) > len(study.trials)
 
     def test_optunas_study_is_kept_beside_its_candidates(self, study: Study, store: Store) -> None:

@@ -240,7 +240,7 @@ class TestShown:
         trials = [trial(agent, 0, score) for agent, score in zip((Agent.JOINT, Agent.STEPWISE), scores, strict=True)]
         assert next(search_tables.duel_lines(study(*trials))) == line
 
-    @pytest.mark.parametrize(("size", "said"), [(195, ""), (206, ""), (193, ", at sizes of 0.200 and 0.193")])
+    @pytest.mark.parametrize(("size", "said"), [(195, ""), (206, ""), (193, ", at sizes of 0.2000 and 0.1930")])
     def test_says_both_sizes_where_one_is_an_advantage(self, size, said):
         rival = replace(trial(Agent.STEPWISE, 0, 0.9), cost=searches.cost(size))
         line = next(search_tables.duel_lines(study(trial(Agent.JOINT, 0, 0.95), rival)))

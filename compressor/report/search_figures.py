@@ -67,7 +67,7 @@ def front_figure(study: Study) -> Figure:
         unit = "accuracy, %" if study.quality == "accuracy" else "-MAE"
         panels[0][0].set_ylabel(f"val {unit}")
         panels[1][0].set_ylabel(f"test {unit}")
-        panels[0][0].set_title("candidates, before training", loc="left")
+        panels[0][0].set_title("candidates, before the final training", loc="left")
         panels[1][0].set_title(f"trained to the end, {seeds_text(study)}", loc="left")
         handles, labels = panels[1][0].get_legend_handles_labels()
         drawn.legend(handles, labels, loc="outside lower center", ncols=4)

@@ -65,7 +65,7 @@ def agents_table(study: Study) -> Table:
 def _cells(row: Summary, study: Study) -> list[str]:
     name = TITLES[row.agent] if row.n == len(study.baselines) else f"{TITLES[row.agent]} (n={row.n})"
     proxy = f"{100 * row.proxy:.1f}" if study.quality == "accuracy" else f"{row.proxy:.2f}"
-    shares = (f"{row.size:.3f}", f"{row.bitops:.4f}", f"{row.macs:.3f}")
+    shares = (f"{row.size:.4f}", f"{row.bitops:.4f}", f"{row.macs:.3f}")
     scores = (_written(row.val, study), _written(row.test, study))
     return [name, proxy, *scores, *shares, compact(row.evaluations), f"{row.per_second:.1f}"]
 
@@ -104,7 +104,7 @@ def _sizes(duel: Duel, study: Study) -> str:
     sizes = {row.agent: row.size for row in study.summaries}
     ours, theirs = sizes[study.settings.agent], sizes[duel.rival]
     unequal = abs(ours - theirs) > UNEQUAL * max(ours, theirs)
-    return f", at sizes of {ours:.3f} and {theirs:.3f}" if unequal else ""
+    return f", at sizes of {ours:.4f} and {theirs:.4f}" if unequal else ""
 
 
 def _verb(duel: Duel) -> str:
