@@ -1,7 +1,7 @@
 """What every axis, tensor and layer loses where it alone is cut, and what greed makes of that."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,10 +87,16 @@ def shrunk(problem: Problem, curves: Sequence[Curve], rest: np.ndarray) -> np.nd
     loses only rise: one that was known before is looked at anew only where it is the least.
     """
     shares, wishes = [1.0] * len(curves), np.where(_any(curves, rest), 1.0, rest)
-    rates = [(-np.inf, place) for place in range(len(curves))]
-    while rates and (above := over(problem, wishes)) > 0:
+    rates, known = [(-np.inf, place) for place in range(len(curves))], dict[bytes, float]()
+
+    def excess(wishes: np.ndarray) -> float:
+        if (key := wishes.tobytes()) not in known:  # what is taken was counted when it was tried
+            known[key] = over(problem, wishes)
+        return known[key]
+
+    while rates and excess(wishes) > 0:
         place = rates[0][1]
-        rate, less = _step(problem, curves[place], shares[place], wishes, above)
+        rate, less = _step(excess, curves[place], shares[place], wishes)
         if rate == np.inf:
             heapq.heappop(rates)
             continue
@@ -101,12 +107,12 @@ def shrunk(problem: Problem, curves: Sequence[Curve], rest: np.ndarray) -> np.nd
     return wishes
 
 
-def _step(problem: Problem, curve: Curve, share: float, wishes: np.ndarray, above: float) -> tuple[float, float]:
+def _step(excess: Callable[[np.ndarray], float], curve: Curve, share: float, wishes: np.ndarray) -> tuple[float, float]:
     """Give what the next smaller share that frees something loses for what it frees, and that share."""
-    less = share
+    less, above = share, excess(wishes)
     while less > 0:
         less = max(0.0, less - NOTCH[curve.kind])
-        if (freed := above - over(problem, np.where(curve.mask, less, wishes))) > 0:
+        if (freed := above - excess(np.where(curve.mask, less, wishes))) > 0:
             return (curve.at(less) - curve.at(share)) / freed, less
     return np.inf, share
 
