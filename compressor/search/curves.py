@@ -1,7 +1,7 @@
 """What every axis, tensor and layer loses where it alone is cut, and what greed makes of that."""
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,34 +87,29 @@ def shrunk(problem: Problem, curves: Sequence[Curve], rest: np.ndarray) -> np.nd
     loses only rise: one that was known before is looked at anew only where it is the least.
     """
     shares, wishes = [1.0] * len(curves), np.where(_any(curves, rest), 1.0, rest)
-    rates, known = [(-np.inf, place) for place in range(len(curves))], dict[bytes, float]()
-
-    def excess(wishes: np.ndarray) -> float:
-        if (key := wishes.tobytes()) not in known:  # what is taken was counted when it was tried
-            known[key] = over(problem, wishes)
-        return known[key]
-
-    while rates and excess(wishes) > 0:
+    rates, above = [(-np.inf, place) for place in range(len(curves))], over(problem, wishes)
+    while rates and above > 0:
         place = rates[0][1]
-        rate, less = _step(excess, curves[place], shares[place], wishes)
+        rate, less, left = _step(problem, curves[place], shares[place], wishes, above)
         if rate == np.inf:
             heapq.heappop(rates)
             continue
         heapq.heapreplace(rates, (rate, place))
         if rates[0] == (rate, place):
-            shares[place], wishes = less, np.where(curves[place].mask, less, wishes)
+            shares[place], above, wishes = less, left, np.where(curves[place].mask, less, wishes)
             heapq.heapreplace(rates, (-np.inf, place))
     return wishes
 
 
-def _step(excess: Callable[[np.ndarray], float], curve: Curve, share: float, wishes: np.ndarray) -> tuple[float, float]:
-    """Give what the next smaller share that frees something loses for what it frees, and that share."""
-    less, above = share, excess(wishes)
+def _step(problem: Problem, curve: Curve, share: float, wishes: np.ndarray, above: float) -> tuple[float, float, float]:
+    """Give what the next smaller share that frees something loses for what it frees, that share, and what is left."""
+    less = share
     while less > 0:
         less = max(0.0, less - NOTCH[curve.kind])
-        if (freed := above - excess(np.where(curve.mask, less, wishes))) > 0:
-            return (curve.at(less) - curve.at(share)) / freed, less
-    return np.inf, share
+        left = over(problem, np.where(curve.mask, less, wishes))
+        if left < above:
+            return (curve.at(less) - curve.at(share)) / (above - left), less, left
+    return np.inf, share, above
 
 
 def _any(curves: Sequence[Curve], like: np.ndarray) -> np.ndarray:
