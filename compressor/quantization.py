@@ -15,6 +15,9 @@ TINY = 1e-8
 CLIPS = tuple(0.2 + 0.02 * i for i in range(41))
 """Shares of the largest magnitude tried as clipping points by calibration."""
 
+AT_ONCE = 2**18
+"""Values that several clipping points are tried on at once; more would leave the processor's cache."""
+
 SURE = 1.001
 """A clipping point is worse for sure where what it cuts off costs so many times the least error: fp32 sums better."""
 
@@ -158,13 +161,13 @@ def best_weight_scale(weight: Tensor, levels: Tensor) -> Tensor:
     """Give the scale of each channel (out,) with the least squared error; one of 0 bits gets any above 0."""
     flat, tops = weight.flatten(1), levels.clamp_min(1)
     largest = flat.abs().amax(dim=1).clamp_min(TINY)
+    clips = torch.tensor(CLIPS, device=weight.device)
     errors = []
-    for clip in CLIPS:
-        step = (clip * largest / tops)[:, None]
+    for some in clips.split(max(1, AT_ONCE // max(1, flat.numel()))):
+        step = (some[:, None] * largest / tops)[:, :, None]
         rounded = (flat / step).round_().clamp_(-levels[:, None], levels[:, None])
-        errors.append(rounded.mul_(step).sub_(flat).square_().sum(1))
-    clips = torch.tensor(CLIPS, device=weight.device)[torch.stack(errors).argmin(dim=0)]
-    return clips * largest / tops
+        errors.append(rounded.mul_(step).sub_(flat).square_().sum(2))
+    return clips[torch.cat(errors).argmin(dim=0)] * largest / tops
 
 
 def best_act_scale(values: Tensor, low: int, high: int) -> float:
