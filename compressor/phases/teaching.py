@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 
 import torch
 from torch import Tensor, nn
@@ -15,30 +16,51 @@ from compressor.model import Model
 from compressor.training import Context
 
 
-def taught(teacher: Model, context: Context, *, temperature: float, weight: float, fit: FitConfig) -> Loss:
+def taught(
+    teacher: Model, context: Context, *, temperature: float, weight: float, fit: FitConfig, memory: int = 0
+) -> Loss:
     """Give the loss weight x imitation of the teacher's final head + (1 - weight) x task loss, over every head.
 
     The teacher runs in eval mode, laid out as what `fit` trains, and sees the same augmented images, normalised in its
-    own way.
+    own way. Its answers to the first `memory` batches are remembered, for trainings that see the same ones again.
     """
-    guide = lay_out(teacher.net.eval().requires_grad_(requires_grad=False), fit, device_of(context.runtime))
+    net = lay_out(teacher.net.eval().requires_grad_(requires_grad=False), fit, device_of(context.runtime))
+    guide = remembering(lambda images: net(images)[-1], memory)
     hard = task_loss(context.data.task, fit.label_smoothing)
     task: Task = context.data.task
 
     def loss(outputs: Outputs, images: Tensor, targets: Tensor) -> Tensor:
         with torch.no_grad():
-            target = guide(images)[-1]
+            target = guide(images)
         soft = over_heads(outputs, lambda out: imitation(out, target, task, temperature))
         return weight * soft + (1 - weight) * hard(outputs, images, targets)
 
     return loss
 
 
-def recovery_loss(config: RecoveryConfig, context: Context, teacher: Model | None, fit: FitConfig) -> Loss | None:
-    """Give the loss a phase recovers with: None for the task's own, or the task's with a teacher's."""
+def remembering(ask: Callable[[Tensor], Tensor], most: int) -> Callable[[Tensor], Tensor]:
+    """Ask once for each batch of images, known by its bytes, while no more than `most` are remembered."""
+    answers: dict[bytes, Tensor] = {}
+
+    def answer(images: Tensor) -> Tensor:
+        key = blake2b(images.cpu().numpy().tobytes()).digest()
+        if (known := answers.get(key)) is not None:
+            return known
+        found = ask(images)
+        if len(answers) < most:
+            answers[key] = found
+        return found
+
+    return answer if most else ask
+
+
+def recovery_loss(
+    config: RecoveryConfig, context: Context, teacher: Model | None, fit: FitConfig, memory: int = 0
+) -> Loss | None:
+    """Give the loss a phase recovers with: None for the task's own, or the task's with a teacher's; as `taught`."""
     if teacher is None:
         return None
-    return taught(teacher, context, temperature=config.temperature, weight=config.weight, fit=fit)
+    return taught(teacher, context, temperature=config.temperature, weight=config.weight, fit=fit, memory=memory)
 
 
 @contextmanager
