@@ -1,7 +1,7 @@
 """A model is an arch and its network; on disk, a JSON file and a file of tensors."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -42,14 +42,16 @@ def fresh(arch: Arch, seed: int) -> Model:
     return Model(arch, build(arch, seed))
 
 
-def rebuild(model: Model, arch: Arch, *, new: Callable[[str], bool], seed: int) -> Model:
-    """Move the weights of `model` into `arch`.
+def rebuild(
+    model: Model, arch: Arch, *, new: Callable[[str], bool], seed: int, kept: Mapping[str, Sequence[int]] | None = None
+) -> Model:
+    """Move the weights of `model` into `arch`, of the axes in `kept` those of the given channels.
 
     Tensors whose name is `new` start afresh, or keep the value they had where it still fits; every other tensor must
     be on both sides with one shape.
     """
     out = fresh(arch, seed)
-    have, want = model.net.state_dict(), out.net.state_dict()
+    have, want = _cut(model, kept or {}), out.net.state_dict()
     fits = {name for name in want if name in have and have[name].shape == want[name].shape}
     wrong = [name for name in have.keys() | want.keys() if name not in fits and not new(name)]
     if wrong:
@@ -58,18 +60,22 @@ def rebuild(model: Model, arch: Arch, *, new: Callable[[str], bool], seed: int) 
     return out
 
 
-def select(model: Model, kept: Mapping[str, list[int]]) -> Model:
+def select(model: Model, kept: Mapping[str, Sequence[int]]) -> Model:
     """Keep the given channels of each named axis, in every tensor that has it, and drop the others."""
-    arch = keep_channels(model.arch, kept)
-    indices = {axis: torch.tensor(index) for axis, index in kept.items()}
+    out = fresh(keep_channels(model.arch, kept), seed=0)
+    out.net.load_state_dict(_cut(model, kept))
+    return out
+
+
+def _cut(model: Model, kept: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Give a model's tensors with the given channels of each named axis only."""
+    indices = {axis: torch.tensor(list(index)) for axis, index in kept.items()}
     state = model.net.state_dict()
     for name, names in axes_of(model.net).items():
         for dim, axis in enumerate(names):
             if axis in indices:
                 state[name] = state[name].index_select(dim, indices[axis])
-    out = fresh(arch, seed=0)
-    out.net.load_state_dict(state)
-    return out
+    return state
 
 
 def save(model: Model, folder: Path) -> str:

@@ -34,7 +34,7 @@ class Oracle:
     fresh: int = 0
     dies: int = -1
 
-    def __call__(self, policy: Policy) -> Candidate:
+    def __call__(self, policy: Policy, *, trained: bool = True) -> Candidate:
         key = key_of(policy)
         self.asked.append(key)
         if (found := self.known.get(key)) is None:
@@ -67,7 +67,7 @@ def problem(
     space = space_of(fresh(samples.arch(), 0), config)
     limits = Limits.of(budget, space)
     oracle = Oracle(space, lambda policy: 0.0, Candidates(log) if log else {})
-    made = Problem(space, limits, {}, oracle, oracle, BASELINE, config.evaluations, config)
+    made = Problem(space, limits, {}, oracle, BASELINE, config.evaluations, config)
     if isinstance(quality, int):
         parts = parts_of(made)
         wishes = np.random.default_rng(1000 + quality).random(len(parts.keep)) ** 0.5

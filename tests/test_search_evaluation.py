@@ -145,7 +145,7 @@ class TestQuality:
         model = learned(samples.arch(), context)
         tuned, plain = evaluator_of(model, context, tune=2), evaluator_of(model, context)
         policy, known = some(tuned.space, 0), Candidates(tmp_path / "candidates.jsonl")
-        candidate, probe = tuned.candidate(policy, known), tuned.probe(policy, known)
+        candidate, probe = tuned.candidate(policy, known), tuned.candidate(policy, known, trained=False)
         assert (candidate.batches, probe.batches, len(known)) == (2, 0, 2)
         assert (probe.likeness, probe.quality) == tuple(vars(plain.evaluate(policy)).values())
         assert probe.likeness != candidate.likeness

@@ -58,14 +58,15 @@ class TestCurves:
         assert len(cuts) == (2 if twice else 1) * len(curves)
 
     def test_places_are_measured_untrained_and_nothing_else_is(self):
-        problem, probed = hunts.problem(1), list[Policy]()
+        problem, untrained = hunts.problem(1), list[Policy]()
 
-        def probe(policy: Policy) -> Candidate:
-            probed.append(policy)
+        def score(policy: Policy, *, trained: bool = True) -> Candidate:
+            if not trained:
+                untrained.append(policy)
             return problem.score(policy)
 
-        assert probed == beyond(replace(problem, probe=probe), Agent.JOINT)
-        assert probed
+        assert untrained == beyond(replace(problem, score=score), Agent.JOINT)
+        assert untrained
 
     def test_a_curve_loses_nothing_where_all_is_kept_and_never_less_where_less_is(self):
         problem = sparing(next(iter(hunts.problem(1).space.axes)))

@@ -1,6 +1,7 @@
 """A search that was killed goes on where it was, and ends as one that was not."""
 
 from dataclasses import replace
+from functools import partial
 
 import hunts
 import pytest
@@ -44,8 +45,8 @@ def test_so_does_one_that_evaluates_networks_on_digits(context: Context, tmp_pat
 
     def found(log: str, evaluations: int) -> tuple[list[tuple[str, float, float]], int]:
         evaluator, known = Evaluator(model, context, space, ranking, config), Candidates(tmp_path / log)
-        score, probe = (lambda policy, how=how: how(policy, known) for how in (evaluator.candidate, evaluator.probe))
-        problem = Problem(space, limits, ranking, score, probe, evaluator.baseline, 16, config)
+        score = partial(evaluator.candidate, known=known)
+        problem = Problem(space, limits, ranking, score, evaluator.baseline, 16, config)
         left = evaluations
 
         def watch(units: int, remark: str) -> None:

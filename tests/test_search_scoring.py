@@ -64,7 +64,7 @@ def test_a_search_ends_with_the_most_alike_candidate_whatever_the_quality_that_i
     problem = hunts.problem(1)
     scores = iter([(-0.2, 0.9), (-0.1, 0.8), (-0.3, 1.0)])
 
-    def scored(policy):
+    def scored(policy, *, trained=True):
         likeness, quality = next(scores)
         return replace(hunts.oracle_of(problem)(policy), likeness=likeness, quality=quality)
 

@@ -7,7 +7,7 @@ from compressor.arch import Arch, Quantization, check, condensed, edges, keep, l
 from compressor.calibration import calibrate, calibrate_weights, recalibrate_norms
 from compressor.config.joint import JointConfig
 from compressor.layers import float_activations
-from compressor.model import Model, select
+from compressor.model import Model
 from compressor.network import Rule
 from compressor.phases.quantize import quantized
 from compressor.phases.teaching import recovery_loss
@@ -17,9 +17,19 @@ KEEPING = 8
 """Bits of a weight from which on its rounding leaves the norms' statistics as they were."""
 
 
-def masked(arch: Arch, kept: Mapping[str, Sequence[int]], rule: Quantization) -> Arch:
-    """Keep the given channels of each axis and give what stays its bits; channels of 0 bits are still there."""
-    return check(condensed(replace(keep(replace(arch, quantization=None), kept), quantization=rule)))
+def decided(
+    arch: Arch, kept: Mapping[str, Sequence[int]], rule: Quantization
+) -> tuple[dict[str, tuple[int, ...]], Arch]:
+    """Give the channels of each axis that stay, and the arch that they and their bits make.
+
+    Of the `kept` ones those go that have 0 bits wherever their axis is written; what has 0 bits in some layers is
+    masked there.
+    """
+    masked = check(condensed(replace(keep(replace(arch, quantization=None), kept), quantization=rule)))
+    there = {axis: tuple(index) for axis, index in kept.items()}
+    for axis, index in (left := removable(masked)).items():
+        there[axis] = tuple(there[axis][i] for i in index) if axis in there else tuple(index)
+    return there, keep(masked, left)
 
 
 def assigned(model: Model, kept: Mapping[str, Sequence[int]], rule: Quantization, seed: int) -> Model:
@@ -27,9 +37,8 @@ def assigned(model: Model, kept: Mapping[str, Sequence[int]], rule: Quantization
 
     Scales wait for calibration, norms have the statistics they had.
     """
-    arch = masked(model.arch, kept, rule)
-    model = quantized(select(model, {axis: list(index) for axis, index in kept.items()}), arch, seed)
-    return select(model, removable(arch))
+    there, arch = decided(model.arch, kept, rule)
+    return quantized(model, arch, seed, there)
 
 
 def unsettled(arch: Arch, before: Arch) -> bool:

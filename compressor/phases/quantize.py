@@ -1,5 +1,7 @@
 """Train with rounded weights and activations."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 
 from compressor.arch import Arch, Quantization, requantized
@@ -15,9 +17,9 @@ def is_scale(name: str) -> bool:
     return name.rpartition(".")[2] == "scale"
 
 
-def quantized(model: Model, arch: Arch, seed: int) -> Model:
-    """Move the weights into an arch with other bits; the scales wait for calibration."""
-    out = rebuild(model, arch, new=is_scale, seed=seed)
+def quantized(model: Model, arch: Arch, seed: int, kept: Mapping[str, Sequence[int]] | None = None) -> Model:
+    """Move the weights into an arch with other bits, and the `kept` channels only; the scales wait for calibration."""
+    out = rebuild(model, arch, new=is_scale, seed=seed, kept=kept)
     with torch.no_grad():
         for name, parameter in out.net.named_parameters():
             if is_scale(name):

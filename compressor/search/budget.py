@@ -246,6 +246,18 @@ class Tally:
         """Give the bill as it is."""
         return Bill(self.size, self.bitops, self.macs, self.nanoseconds / 1e6 if self.space.table else None)
 
+    def policy(self) -> Policy:
+        """Give the policy that is counted."""
+        return Policy(
+            keep={axis: sum(sizes) for axis, sizes in self.sizes.items()},
+            bits={
+                layer.name: tuple(bits[: len(self.sizes[layer.writes])])
+                for layer, bits in zip(self.layers, self.bits, strict=True)
+                if not layer.edge
+            },
+            acts={tensor: self.acts[tensor] for tensor in self.space.tensors},
+        )
+
     def within(self, limits: Limits) -> bool:
         """Tell whether the bill is within every limit."""
         return (

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from compressor.arch import condensed, keep, removable
+from compressor.arch import condensed
 from compressor.calibration import calibrate, recalibrate_norms
 from compressor.config.fit import Schedule
 from compressor.config.joint import JointConfig
@@ -21,7 +21,7 @@ from compressor.errors import TrainingError
 from compressor.layers import float_activations
 from compressor.losses import Loss
 from compressor.model import Model
-from compressor.phases.joint import assign, masked, unsettled
+from compressor.phases.joint import assign, decided, unsettled
 from compressor.phases.teaching import recovery_loss
 from compressor.routing import all_outputs
 from compressor.search.budget import bill_of
@@ -31,6 +31,9 @@ from compressor.search.space import Space, realise
 from compressor.search.stage import Plan, Stage
 from compressor.search.types import Candidate, Policy
 from compressor.training import Context, batches, begin, learn, prepare
+
+HEARD = 100
+"""Batches of which the teacher's answers are remembered."""
 
 
 class Evaluator:
@@ -63,10 +66,8 @@ class Evaluator:
     def plan(self, policy: Policy) -> Plan:
         """Give the network of a policy; two policies of one network have one plan."""
         kept, rule = realise(policy, self.space, self.ranking)
-        arch = masked(self.model.arch, kept, rule)
-        left = removable(arch)
-        there = {axis: tuple(index[i] for i in left.get(axis, range(len(index)))) for axis, index in kept.items()}
-        return Plan(there, condensed(keep(arch, left)))
+        there, arch = decided(self.model.arch, kept, rule)
+        return Plan(there, condensed(arch))
 
     def key(self, policy: Policy) -> str:
         """Give the digest of all that is evaluated."""
@@ -81,16 +82,9 @@ class Evaluator:
         """Give the score of a policy."""
         return self._evaluate(policy, self.plan(policy), self.config.tune)
 
-    def candidate(self, policy: Policy, known: Candidates) -> Candidate:
-        """Evaluate a policy, or give what is known of the same network, and remember it."""
-        return self._candidate(policy, known, self.config.tune)
-
-    def probe(self, policy: Policy, known: Candidates) -> Candidate:
-        """Do the same without any training."""
-        return self._candidate(policy, known, 0)
-
-    def _candidate(self, policy: Policy, known: Candidates, tune: int) -> Candidate:
-        plan = self.plan(policy)
+    def candidate(self, policy: Policy, known: Candidates, *, trained: bool = True) -> Candidate:
+        """Evaluate a policy, trained for some batches or not at all, or give what is known of it; remember it."""
+        plan, tune = self.plan(policy), self.config.tune if trained else 0
         return self._noted(self._key(plan, tune), policy, tune, known, lambda: self._evaluate(policy, plan, tune))
 
     def finalist(self, policy: Policy, known: Candidates) -> Candidate:
@@ -164,10 +158,13 @@ class Evaluator:
 
     @cached_property
     def _loss(self) -> Loss | None:
-        """What the final training minimises; its teacher is one copy for all, as it is laid out anew."""
+        """What the final training minimises; its teacher is one copy for all, as it is laid out anew.
+
+        All short trainings see the same first batches, so it is asked once for each.
+        """
         joint = self.config.joint
         teacher = deepcopy(self.model) if joint.recovery.teacher == "baseline" else None
-        return recovery_loss(joint.recovery, self.context, teacher, joint.fit)
+        return recovery_loss(joint.recovery, self.context, teacher, joint.fit, memory=HEARD)
 
     def _score(self, model: Model) -> Score:
         return self._scored(all_outputs(model, self.val)[-1])

@@ -1,13 +1,16 @@
 """What an agent is given to solve, and the ledger that keeps count of what it asks."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 from compressor.config.search import SearchConfig
 from compressor.errors import ConfigError
 from compressor.progress import Advance
 from compressor.search.budget import Limits
+from compressor.search.meter import Meter
 from compressor.search.space import Space
 from compressor.search.types import Candidate, Policy
 from compressor.search.walk import Walk
@@ -20,23 +23,34 @@ class SpentError(Exception):
     """All evaluations are used; the engine ends the agent."""
 
 
+class Score(Protocol):
+    """Evaluates a policy, or gives what it gave before."""
+
+    def __call__(self, policy: Policy, *, trained: bool = True) -> Candidate:
+        """Score its network after the short training that candidates have, or without any."""
+        ...
+
+
 @dataclass(frozen=True)
 class Problem:
     """A search: what may be decided, what it may cost and how it is judged.
 
-    `score` evaluates a policy, or gives what it gave before; `probe` likewise, but trains nothing first; `baseline` is
-    the quality of the uncompressed network on the same images; `evaluations` is what each agent has, identical
-    candidates counted once.
+    `baseline` is the quality of the uncompressed network on the images that candidates are scored on; `evaluations` is
+    what each agent has, identical candidates counted once.
     """
 
     space: Space
     limits: Limits
     ranking: Mapping[str, tuple[int, ...]]
-    score: Callable[[Policy], Candidate]
-    probe: Callable[[Policy], Candidate]
+    score: Score
     baseline: float
     evaluations: int
     config: SearchConfig
+
+    @cached_property
+    def meter(self) -> Meter:
+        """Count what wishes cost; there is one, as the next wishes differ little from the last."""
+        return Meter(self.space)
 
     def walk(self) -> Walk:
         """Begin a policy that will be within the budget."""
@@ -89,7 +103,7 @@ class Ledger:
             raise SpentError
         if known is not None:
             return known
-        candidate = self._known[identity] = self._problem.score(policy) if trained else self._problem.probe(policy)
+        candidate = self._known[identity] = self._problem.score(policy, trained=trained)
         if candidate.key not in self._history:
             self._enter(candidate)
         return candidate

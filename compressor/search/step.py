@@ -1,6 +1,7 @@
 """One search as a step: an agent decides, and the network of the best policy is made, not yet trained."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from compressor.compute import threads
@@ -16,7 +17,7 @@ from compressor.search.evaluation import Evaluator
 from compressor.search.finals import winner
 from compressor.search.space import EDGE, Layer, Space, ranking_of, realise, space_of, split
 from compressor.search.timing import latency_of
-from compressor.search.types import Candidate, Policy
+from compressor.search.types import Policy
 from compressor.training import Context, title
 
 
@@ -36,15 +37,8 @@ def search(config: SearchTask, context: Context, model: Model) -> Model:
         ranking = ranking_of(model, context.data, settings.criterion, config.seed)
         evaluator, log = Evaluator(model, context, space, ranking, settings), Candidates(scratch / CANDIDATES)
         earlier = len(log)
-
-        def score(policy: Policy) -> Candidate:
-            return evaluator.candidate(policy, log)
-
-        def probe(policy: Policy) -> Candidate:
-            return evaluator.probe(policy, log)
-
-        baseline, evaluations = evaluator.baseline, settings.evaluations
-        problem = Problem(space, limits, ranking, score, probe, baseline, evaluations, settings)
+        score, evaluations = partial(evaluator.candidate, known=log), settings.evaluations
+        problem = Problem(space, limits, ranking, score, evaluator.baseline, evaluations, settings)
         with context.progress(title(context), settings.evaluations + settings.finalists) as advance:
             found = run_agent(config.agent, problem, config.seed, advance, scratch / TRIALS)
             best = winner(problem, found, lambda policy: evaluator.finalist(policy, log), advance)

@@ -209,16 +209,7 @@ class Walk:
     def policy(self) -> Policy:
         """Give what was decided, once everything is."""
         assert self.done, "a policy is whole"
-        tally, layers = self.tally, self.space.layers
-        return Policy(
-            keep={axis: sum(sizes) for axis, sizes in tally.sizes.items()},
-            bits={
-                layer.name: tuple(bits[: len(tally.sizes[layer.writes])])
-                for layer, bits in zip(layers, tally.bits, strict=True)
-                if not layer.edge
-            },
-            acts={tensor: tally.acts[tensor] for tensor in self.space.tensors},
-        )
+        return self.tally.policy()
 
 
 def _nearest(wish: float, allowed: Sequence[int]) -> int:

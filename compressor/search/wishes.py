@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from compressor.errors import ConfigError
-from compressor.search.budget import Limits, Tally, shortfall
+from compressor.search.budget import Tally, shortfall
 from compressor.search.problem import Problem
 from compressor.search.space import MOST
 from compressor.search.types import Agent, Mode, Policy
-from compressor.search.walk import Walk
 
 HALVINGS = 10
 """Steps of the search for the amount: to 1/1024 of the range of wishes."""
@@ -52,27 +51,20 @@ def parts_of(problem: Problem) -> Parts:
 
 def walked(problem: Problem, wishes: np.ndarray) -> Policy:
     """Walk wishes (decisions,) within the budget: each becomes the nearest integer that the rest can pay for."""
-    return _followed(problem.walk(), wishes).policy()
+    walk = problem.walk()
+    for wish in wishes.tolist():
+        walk.choose(wish)
+    return walk.policy()
 
 
 def free(problem: Problem, wishes: np.ndarray) -> Policy:
     """Give what wishes (decisions,) mean where nothing is limited."""
-    return _freely(problem, wishes).policy()
+    return billed(problem, wishes).policy()
 
 
 def billed(problem: Problem, wishes: np.ndarray) -> Tally:
-    """Count what wishes would cost where nothing is limited."""
-    return _freely(problem, wishes).tally
-
-
-def _freely(problem: Problem, wishes: np.ndarray) -> Walk:
-    return _followed(Walk(problem.space, Limits()), wishes)
-
-
-def _followed(walk: Walk, wishes: np.ndarray) -> Walk:
-    for wish in wishes.tolist():
-        walk.choose(wish)
-    return walk
+    """Count what wishes would cost where nothing is limited; the tally is good until the next wishes are counted."""
+    return problem.meter.read(wishes)
 
 
 def fits(problem: Problem, wishes: np.ndarray) -> bool:
@@ -126,8 +118,8 @@ def topped(problem: Problem, parts: Parts, wishes: np.ndarray, wanted: np.ndarra
     either. In fixed mode a bit more is the one number of bits instead of 0. Wishes that are above the budget stay as
     they are.
     """
-    walk, wishes = _freely(problem, wishes), wishes.copy()
-    tally, refused = walk.tally, set[str]()
+    walk, wishes = problem.walk(), wishes.copy()
+    tally, refused = billed(problem, wishes).copy(), set[str]()
     if not tally.within(problem.limits):
         return wishes
     for i in np.lexsort((parts.rank, -wanted)):
@@ -178,7 +170,7 @@ def splits(problem: Problem, parts: Parts) -> Iterator[tuple[int, np.ndarray]]:
         wishes = evened(problem, parts, everything, bits)
         tally = billed(problem, wishes)
         if tally.within(problem.limits) and tally.sizes != kept:
-            kept = tally.sizes
+            kept = dict(tally.sizes)
             yield bits, wishes
         if wishes[parts.keep].min() == 1.0:
             return
