@@ -66,7 +66,7 @@ MOE = Phase("moe", "", 3, MoeConfig, "compressor.phases.moe:mix_experts", ("orig
 JOINT = Phase("joint", "", 4, JointConfig, "compressor.phases.joint:assign")
 """Applies a policy of sparsity and bits that was searched; it stands in no order. It may also read a teacher."""
 
-SEARCH = Phase("search", "", 4, SearchTask, "compressor.search.step:search")
+SEARCH = Phase("search", "", 5, SearchTask, "compressor.search.step:search")
 """Searches such a policy under a budget, and makes its network without training it; it stands in no order either."""
 
 BY_NAME = {phase.name: phase for phase in PHASES}

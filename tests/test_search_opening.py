@@ -8,10 +8,10 @@ import pytest
 import spaces
 
 from compressor.search.curves import Curve, measure, over, shrunk
-from compressor.search.opening import opening
+from compressor.search.opening import climbed, opening
 from compressor.search.problem import Ledger, Problem
 from compressor.search.types import Agent, Candidate, Policy
-from compressor.search.wishes import fits, free, parts_of, starts, walked
+from compressor.search.wishes import fits, free, parts_of, spread, starts, walked
 
 HALF = spaces.budget(macs=0.5)
 LEARNING = (Agent.JOINT, Agent.FLAT, Agent.SPARSITY, Agent.BITS, Agent.STEPWISE, Agent.NSGA2)
@@ -146,12 +146,12 @@ class TestGreed:
 
 class TestAgents:
     @pytest.mark.parametrize("agent", LEARNING)
-    def test_at_most_half_of_the_evaluations_measure_and_the_even_splits_come_first(self, agent):
+    def test_at_most_half_of_the_evaluations_measure_and_that_comes_first(self, agent):
         problem = hunts.problem(2, evaluations=16, warmup=4)
         found = hunts.hunt(agent, problem)
         outside = [not problem.limits.allow(each.bill) for each in found.history]
-        assert not outside[0]
-        assert agent is Agent.STEPWISE or sum(outside) <= 16 // 2  # step-wise judges what is pruned only, too
+        assert outside[0] != (agent is Agent.STEPWISE)  # which looks at its even splits, and judges what is pruned only
+        assert agent is Agent.STEPWISE or sum(outside) <= 16 // 2
 
     @pytest.mark.parametrize("agent", [Agent.JOINT, Agent.FLAT, Agent.SPARSITY, Agent.NSGA2])
     def test_the_greedy_policy_follows_and_is_better_than_every_even_split(self, agent):
@@ -161,22 +161,44 @@ class TestAgents:
         last = max(i for i, each in enumerate(found.history) if not problem.limits.allow(each.bill))
         assert found.history[last + 1].likeness > even
 
-    def test_greed_decides_all_that_was_measured_and_then_each_kind_alone(self):
+    def test_greed_decides_axes_at_the_bits_of_each_split_then_all_that_was_measured_and_layers_alone(self):
         problem = hunts.problem(1, budget=spaces.budget(size=0.03), evaluations=200)
         parts = parts_of(problem)
+        splits = list(starts(problem, parts))
 
         def judged_with(allowed: np.ndarray) -> list[np.ndarray]:
             judged = list[np.ndarray]()
             curves = measure(problem, Ledger(problem, lambda units, remark: None), parts, allowed, 1000)
-            opening(problem, parts, lambda: curves, lambda wishes: float(len(judged.append(wishes) or judged)))
+            opening(problem, parts, splits, lambda: curves, lambda wishes: float(len(judged.append(wishes) or judged)))
             return judged
 
-        even = len(list(starts(problem, parts)))
-        assert len(judged_with(parts.keep)) == len(judged_with(parts.bits)) == even + 1
-        best, _, axes, layers = judged_with(parts.keep | parts.bits)[even - 1 :]  # the later, the better
-        assert np.array_equal(layers[parts.keep], best[parts.keep])
-        assert not np.array_equal(axes[parts.keep], best[parts.keep])
-        assert not np.array_equal(layers[parts.bits], axes[parts.bits])
+        axes, rising = judged_with(parts.keep), splits[::-1]
+        for cut, split in zip(axes, rising, strict=True):
+            assert np.array_equal(cut[~parts.keep], spread(problem, parts, split)[~parts.keep])
+            assert not np.array_equal(cut[parts.keep], split[parts.keep])
+        assert len({cut[parts.keep].tobytes() for cut in axes}) > 1
+        *even, layers = judged_with(parts.bits)
+        assert all(map(np.array_equal, even, rising))
+        assert np.array_equal(layers[parts.keep], rising[-1][parts.keep])  # the later, the better
+        *cuts, both, layers = judged_with(parts.keep | parts.bits)
+        assert [cut[parts.bits].tolist() for cut in cuts] == [cut[parts.bits].tolist() for cut in axes]
+        assert np.array_equal(layers[parts.keep], cuts[-1][parts.keep])
+        assert not np.array_equal(both[parts.keep], cuts[-1][parts.keep])
+        assert not np.array_equal(layers[parts.bits], both[parts.bits])
+
+    @pytest.mark.parametrize(
+        ("likenesses", "judged", "best"),
+        [("12345", 5, 4), ("13221", 4, 1), ("32451", 5, 3), ("31245", 3, 0), ("7", 1, 0)],
+    )
+    def test_numbers_of_bits_rise_until_two_in_a_row_are_no_better(self, likenesses, judged, best):
+        asked = list[int]()
+
+        def judge(number: int) -> float:
+            asked.append(number)
+            return float(likenesses[number])
+
+        assert climbed(range(len(likenesses)), judge) == (best, float(likenesses[best]))
+        assert asked == list(range(judged))
 
     def test_an_agent_measures_only_what_it_decides(self):
         whole = free(problem := hunts.problem(1, evaluations=60), np.ones(len(problem.walk().decisions)))
@@ -193,10 +215,10 @@ class TestAgents:
     def test_sensitivity_reaches_a_greedy_policy_where_places_outnumber_its_evaluations(self):
         problem = hunts.problem(1, evaluations=10)
         assert parts_of(problem).places.max() + 1 >= 6
-        even = len(list(starts(problem, parts_of(problem))))
+        even = [walked(problem, wishes) for wishes in starts(problem, parts_of(problem))]
         found = hunts.hunt(Agent.SENSITIVITY, problem)
-        within = [each for each in found.history if problem.limits.allow(each.bill)]
-        assert len(within) > even
+        within = [each.policy for each in found.history if problem.limits.allow(each.bill)]
+        assert any(policy not in even for policy in within)
 
     @pytest.mark.parametrize("evaluations", [1, 2, 3])
     @pytest.mark.parametrize("agent", LEARNING)

@@ -154,7 +154,7 @@ class TestRivals:
         study = optuna.load_study(study_name="search", storage=f"sqlite:///{path}")
         within = [each for each in found.history if problem.limits.allow(each.bill)]  # the others were only measured
         assert {trial.values[0] for trial in study.trials if trial.values} == {each.likeness for each in within}
-        assert 2 * len(within) > len(found.history)  # at most half of what the even splits leave is measured
+        assert 2 * len(within) >= len(found.history)  # at most half is measured
         assert [each.name for each in tmp_path.iterdir()] == ["trials.db"]
 
     @pytest.mark.parametrize("agent", Agent)

@@ -11,7 +11,7 @@ from optuna.storages import InMemoryStorage
 from compressor.search.opening import opening, probed
 from compressor.search.problem import Ledger, Problem, SpentError
 from compressor.search.types import Bill
-from compressor.search.wishes import levelled, parts_of, walked
+from compressor.search.wishes import levelled, parts_of, starts, walked
 
 NAME = "search"
 """The study's name in its file."""
@@ -44,7 +44,8 @@ def nsga2(problem: Problem, ledger: Ledger, seed: int, study: Path | None = None
         return breed()
 
     try:
-        opening(problem, parts, partial(probed, problem, ledger, parts, np.ones(len(names), bool)), given)
+        curves = partial(probed, problem, ledger, parts, np.ones(len(names), bool))
+        opening(problem, parts, list(starts(problem, parts)), curves, given)
         while True:
             breed()
     except SpentError:

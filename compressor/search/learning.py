@@ -6,7 +6,7 @@ from functools import cache, partial
 import numpy as np
 
 from compressor.search.envs import ALL, CHANNEL, LAYER
-from compressor.search.opening import Curves, probed
+from compressor.search.opening import Curves, climbed, probed
 from compressor.search.problem import Ledger, Problem
 from compressor.search.team import Team, kinds_of
 from compressor.search.types import Agent, Policy
@@ -52,20 +52,18 @@ def stepwise(problem: Problem, ledger: Ledger, seed: int) -> None:
 
     How much is pruned follows from the bits. Which channels go is searched by what pruning alone loses (weights of 8
     bits lose next to nothing), as the technique that comes first knows nothing of the second; the best pruned networks
-    are then quantized. Half of the evaluations go to all numbers of bits alike, the other half to the best.
+    are then quantized. From the fewest bits up, until more are no better, each number of bits gets an equal share of
+    half of the evaluations; the best gets what is left.
 
     Raises:
         ConfigError: no number of bits for all is within the budget.
     """
-    parts, chains = parts_of(problem), {}
+    parts = parts_of(problem)
     curves = cache(partial(probed, problem, ledger, parts, parts.keep))
-    for number, wishes in splits_for(Agent.STEPWISE, problem, parts):
-        chains[number] = Chain(problem, ledger, parts, seed, number, curves)
-        chains[number].quantize(wishes)
-    each = ledger.left // (2 * len(chains))
-    for chain in chains.values():
-        chain.run(each)
-    best = max(chains.values(), key=lambda chain: chain.best)
+    splits = splits_for(Agent.STEPWISE, problem, parts)
+    chains = [Chain(problem, ledger, parts, seed, number, wishes, curves) for number, wishes in reversed(splits)]
+    share = ledger.left // (2 * len(chains))
+    best, _ = climbed(chains, lambda chain: chain.tried(share))
     left = None
     while ledger.left and ledger.left != left:  # where nothing new is found, there is nothing more
         left = ledger.left
@@ -73,16 +71,31 @@ def stepwise(problem: Problem, ledger: Ledger, seed: int) -> None:
 
 
 class Chain:
-    """Pruning, then quantizing to one number of bits, at the budget."""
+    """Pruning, then quantizing to one number of bits, at the budget; `split` is the even one for these bits."""
 
-    def __init__(self, problem: Problem, ledger: Ledger, parts: Parts, seed: int, number: int, curves: Curves) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        ledger: Ledger,
+        parts: Parts,
+        seed: int,
+        number: int,
+        split: np.ndarray,
+        curves: Curves,
+    ) -> None:
         self.problem, self.ledger, self.parts, self.number = problem, ledger, parts, number
-        self.best, self._curves = -np.inf, curves
+        self.best, self._split, self._curves = -np.inf, split, curves
         settle = partial(evened, problem, parts, bits=number)
-        self._team = Team(problem, ledger, seed, (("keep",),), settle, self._pruned)
+        self._team = Team(problem, ledger, seed, (("keep",),), settle, self._pruned, [split])
 
     def _pruned(self, wishes: np.ndarray) -> Policy:
         return free(self.problem, np.where(self.parts.keep, wishes, 1.0))
+
+    def tried(self, evaluations: int) -> float:
+        """Judge the even split, then prune and quantize with the other evaluations; give the best likeness."""
+        self.quantize(self._split)
+        self.run(evaluations - 1)
+        return self.best
 
     def run(self, evaluations: int) -> None:
         """Prune with most of the evaluations, and quantize the best that it gave."""

@@ -1,35 +1,61 @@
-"""How every agent that learns or breeds begins: even splits, and what greed makes of what each place loses alone."""
+"""How every agent that learns or breeds begins: what greed makes of even splits and of what each place loses alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from compressor.search.curves import Curve, measure, shrunk
 from compressor.search.problem import Ledger, Problem
-from compressor.search.wishes import Parts, spread, starts
+from compressor.search.wishes import Parts, spread
 
 Curves = Callable[[], Sequence[Curve]]
 """Measures what is lost where one place alone is cut, or gives what was measured."""
 
 
-def opening(problem: Problem, parts: Parts, curves: Curves, judge: Callable[[np.ndarray], float]) -> None:
-    """Judge the even splits, then the policies that greed makes of the best of them and what places lose alone.
+Way = TypeVar("Way")
 
-    Greed decides all that was measured, then, where that is of several kinds, each kind alone: the channels of axes
-    with the bits of the even split, the bits of layers with its channels. `judge` brings wishes to the budget and gives
-    their likeness. Without curves there are the even splits alone.
+PATIENCE = 2
+"""So many splits in a row that are no better end the way from the fewest bits to more."""
+
+
+def opening(
+    problem: Problem,
+    parts: Parts,
+    splits: Sequence[np.ndarray],
+    curves: Curves,
+    judge: Callable[[np.ndarray], float],
+) -> None:
+    """Judge the policies that greed makes of even splits, and of what places lose alone.
+
+    Greed decides the channels of axes with the bits of one of the `splits` (falling bits) after the other, from the
+    fewest bits up until more are no better; then, with what was best so far, all that was measured, and the bits of
+    layers alone. Where no axis was measured the even splits are judged as they are. `judge` brings wishes to the budget
+    and gives their likeness.
     """
-    tried = [(judge(wishes), wishes) for wishes in starts(problem, parts)]
-    _, best = max(tried, key=lambda each: each[0])
-    for some in _kinds_of(curves()):
-        judge(spread(problem, parts, shrunk(problem, some, best)))
+    measured = curves()
+    axes = [each for each in measured if each.kind == "keep"]
+    layers = [each for each in measured if each.kind != "keep"]
+
+    def greedy(some: Sequence[Curve], rest: np.ndarray) -> np.ndarray:
+        return spread(problem, parts, shrunk(problem, some, rest))
+
+    best, _ = climbed((greedy(axes, wishes) if axes else wishes for wishes in reversed(splits)), judge)
+    for some in (measured, layers) if axes and layers else (layers,) if layers else ():
+        judge(greedy(some, best))
 
 
-def _kinds_of(measured: Sequence[Curve]) -> Sequence[Sequence[Curve]]:
-    """Give all curves, then those of each kind where there are several kinds."""
-    kinds = dict.fromkeys(each.kind for each in measured)
-    alone = [[each for each in measured if each.kind == kind] for kind in kinds]
-    return [measured, *alone] if len(alone) > 1 else alone
+def climbed(ways: Iterable[Way], judge: Callable[[Way], float]) -> tuple[Way, float]:
+    """Judge one way after the other until `PATIENCE` in a row are no better; give the best and its likeness."""
+    ways = iter(ways)
+    best = next(ways)
+    most, worse = judge(best), 0
+    for way in ways:
+        likeness = judge(way)
+        best, most, worse = (way, likeness, 0) if likeness > most else (best, most, worse + 1)
+        if worse == PATIENCE:
+            break
+    return best, most
 
 
 def probed(problem: Problem, ledger: Ledger, parts: Parts, allowed: np.ndarray) -> list[Curve]:

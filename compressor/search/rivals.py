@@ -7,7 +7,7 @@ import numpy as np
 from compressor.search.opening import opening, probed
 from compressor.search.problem import Ledger, Problem
 from compressor.search.types import Agent
-from compressor.search.wishes import levelled, parts_of, splits_for, walked
+from compressor.search.wishes import levelled, parts_of, splits_for, starts, walked
 
 MOVES = (0.05, 0.3)
 """The least and the largest change of a wish that a local move tries."""
@@ -42,7 +42,8 @@ def sensitivity(problem: Problem, ledger: Ledger, seed: int) -> None:
             best, likeness = tried, found
         return found
 
-    opening(problem, parts, partial(probed, problem, ledger, parts, np.ones(len(best), bool)), judge)
+    curves = partial(probed, problem, ledger, parts, np.ones(len(best), bool))
+    opening(problem, parts, list(starts(problem, parts)), curves, judge)
     while True:
         places = source.permutation(parts.places.max() + 1)[:2]
         size = np.exp(source.uniform(*np.log(MOVES)))

@@ -11,7 +11,7 @@ from compressor.search.opening import Curves, opening
 from compressor.search.problem import Ledger, Problem
 from compressor.search.types import Candidate, Policy
 from compressor.search.walk import Walk
-from compressor.search.wishes import Parts, Settle, parts_of, walked
+from compressor.search.wishes import Parts, Settle, parts_of, starts, walked
 
 SHARED = 0.8
 """How much of the noise the groups of one layer share; sqrt(1 - 0.8^2) is each group's own."""
@@ -51,7 +51,8 @@ class Team:
     """Controllers that share the reward of an episode; each decides the decisions of some kinds.
 
     `settle` brings the wishes of an episode to the budget, and wishes for what no controller decides; `form`, where
-    given, says which policy is evaluated for settled wishes if not the one they walk to.
+    given, says which policy is evaluated for settled wishes if not the one they walk to; `splits`, where given, are the
+    even splits to begin with, if not all there are.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class Team:
         kinds: Sequence[tuple[str, ...]],
         settle: Settle,
         form: Callable[[np.ndarray], Policy] | None = None,
+        splits: Sequence[np.ndarray] | None = None,
     ) -> None:
         self.problem, self.ledger, self.parts = problem, ledger, parts_of(problem)
         self.episodes: list[Episode] = []
         self._learned = 0
         self._kinds, self._settle, self._form = tuple(kinds), settle, form
+        self._splits = list(starts(problem, self.parts)) if splits is None else splits
         self._source = np.random.default_rng(seed)
         self._noise = np.zeros(len(self.parts.keep))
         self._envs = tuple(WalkEnv(problem, each, self.judge, self._others) for each in self._kinds)
@@ -177,7 +180,7 @@ class Team:
         last = self.ledger.left - evaluations
         warmup, stale = min(self.problem.config.warmup, evaluations // 2), 0
         if not self.episodes:
-            opening(self.problem, self.parts, curves, self.judge)
+            opening(self.problem, self.parts, self._splits, curves, self.judge)
             warmup -= evaluations - (self.ledger.left - last) - len(self.episodes)
         while self.ledger.left > last and stale < STALE:
             known = len(self.episodes)
