@@ -49,6 +49,9 @@ def rebuild(
 
     Tensors whose name is `new` start afresh, or keep the value they had where it still fits; every other tensor must
     be on both sides with one shape.
+
+    Raises:
+        ModelError: a tensor is on one side only, or of two shapes.
     """
     out = fresh(arch, seed)
     have, want = _cut(model, kept or {}), out.net.state_dict()

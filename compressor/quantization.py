@@ -158,7 +158,7 @@ def integers(weight: Tensor, scale: Tensor, levels: Tensor, binary: Tensor, hear
 
 
 def best_weight_scale(weight: Tensor, levels: Tensor) -> Tensor:
-    """Give the scale of each channel (out,) with the least squared error; one of 0 bits gets any above 0."""
+    """Give the scale of each channel (out,) of a float32 weight with the least squared error, of 0 bits any above 0."""
     flat, tops = weight.flatten(1), levels.clamp_min(1)
     largest = flat.abs().amax(dim=1).clamp_min(TINY)
     clips = torch.tensor(CLIPS, device=weight.device)

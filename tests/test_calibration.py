@@ -37,6 +37,20 @@ class TestRanges:
         assert (chosen <= whole * (1 + 1e-5)).all()
         assert bits > 4 or (chosen < 0.95 * whole).all()
 
+    @pytest.mark.parametrize("shape", [(5, 2, 3, 3), (16, 16, 3, 3), (32, 1, 3, 3), (10, 64), (64, 130, 3, 3)])
+    def test_the_chosen_weight_scale_is_the_best_of_all_that_are_tried_one_by_one(self, shape):
+        weight = samples.normal(*shape)
+        levels, _ = samples.grid(tuple(i % 8 + 1 for i in range(shape[0])), shape[0])
+        flat, tops = weight.flatten(1), levels.clamp_min(1)
+        steps = [clip * flat.abs().amax(dim=1) / tops for clip in CLIPS]
+
+        def error(step: Tensor) -> Tensor:
+            rounded = (flat / step[:, None]).round().clamp(-levels[:, None], levels[:, None])
+            return (rounded * step[:, None] - flat).square().sum(dim=1)
+
+        best = torch.stack([error(step) for step in steps]).argmin(dim=0)
+        assert torch.equal(best_weight_scale(weight, levels), torch.stack(steps)[best, torch.arange(shape[0])])
+
     @pytest.mark.parametrize("bits", range(2, 9))
     @pytest.mark.parametrize("signed", [False, True])
     def test_the_chosen_activation_scale_is_never_worse_than_the_whole_range(self, bits, signed):

@@ -12,6 +12,7 @@ import spaces
 import torch
 
 from compressor.arch import Arch, BlockKind
+from compressor.config import RecoveryConfig
 from compressor.errors import StoreError
 from compressor.model import Model, fresh
 from compressor.phases.quantize import quantize
@@ -25,6 +26,8 @@ from compressor.search.space import Space, ranking_of, space_of
 from compressor.search.stage import Rounded
 from compressor.search.types import Bill, Candidate, Mode, Policy
 from compressor.training import Context, fit
+
+TAUGHT = RecoveryConfig("baseline", 4.0, 0.9)
 
 
 def learned(arch: Arch, context: Context) -> Model:
@@ -140,6 +143,15 @@ class TestQuality:
         tuned = evaluator_of(model, context, images=0, tune=20, tune_lr=0.05)
         assert tuned.evaluate(few).quality > evaluator.evaluate(few).quality
         assert tuned.evaluate(few) == tuned.evaluate(few)
+
+    def test_what_a_teacher_said_before_changes_no_score(self, context, monkeypatch):
+        model, found = learned(samples.arch(), context), []
+        joint = replace(spaces.config().joint, recovery=TAUGHT)
+        for memory in (0, 3, 100):
+            monkeypatch.setattr("compressor.search.evaluation.MEMORY", memory)
+            evaluator = evaluator_of(model, context, tune=5, joint=joint)
+            found.append([evaluator.evaluate(some(evaluator.space, seed)) for seed in (0, 1, 0)])
+        assert found[0] == found[1] == found[2]
 
     def test_a_probe_is_what_a_candidate_is_without_training(self, context, tmp_path):
         model = learned(samples.arch(), context)

@@ -42,8 +42,8 @@ def steps(of: Space, seed: int) -> list[np.ndarray]:
     wishes, made = source.random(count), []
     for _ in range(STEPS):
         few = source.random(count) < source.choice([0.02, 0.2, 1.0])
-        ties = source.integers(-2, 19, count) / 16
-        new = source.choice([source.random(count), np.zeros(count), np.ones(count), ties])
+        ties, none = source.integers(-2, 19, count) / 16, np.full(count, np.nan)  # no number is no wish
+        new = source.choice([source.random(count), np.zeros(count), np.ones(count), ties, none])
         made.append(wishes := np.where(few, new, wishes))
     return made
 

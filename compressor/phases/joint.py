@@ -24,6 +24,10 @@ def decided(
 
     Of the `kept` ones those go that have 0 bits wherever their axis is written; what has 0 bits in some layers is
     masked there.
+
+    Raises:
+        ModelError: `kept` names what is not there.
+        ConfigError: the bits do not fit the arch.
     """
     masked = check(condensed(replace(keep(replace(arch, quantization=None), kept), quantization=rule)))
     there = {axis: tuple(index) for axis, index in kept.items()}
@@ -44,8 +48,8 @@ def assigned(model: Model, kept: Mapping[str, Sequence[int]], rule: Quantization
 def unsettled(arch: Arch, before: Arch) -> bool:
     """Tell whether norms' statistics are taken anew: channels went, or a decided weight has fewer than 8 bits."""
     rule, ends = Rule(arch), edges(arch)
-    decided = (bits for name in layer_axes(arch) if name not in ends for bits in rule.weight(name))
-    return widths(arch) != widths(before) or any(bits < KEEPING for bits in decided)
+    given = (bits for name in layer_axes(arch) if name not in ends for bits in rule.weight(name))
+    return widths(arch) != widths(before) or any(bits < KEEPING for bits in given)
 
 
 def assign(config: JointConfig, context: Context, model: Model, teacher: Model | None = None) -> Model:

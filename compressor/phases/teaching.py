@@ -38,20 +38,23 @@ def taught(
     return loss
 
 
-def remembering(ask: Callable[[Tensor], Tensor], most: int) -> Callable[[Tensor], Tensor]:
-    """Ask once for each batch of images, known by its bytes, while no more than `most` are remembered."""
-    answers: dict[bytes, Tensor] = {}
+def remembering(ask: Callable[[Tensor], Tensor], memory: int) -> Callable[[Tensor], Tensor]:
+    """Ask once for each batch of images (N, C, H, W), known by its bytes, while no more than `memory` are remembered.
+
+    An answer is given again as it is, so it must not be changed.
+    """
+    answers: dict[tuple[torch.Size, bytes], Tensor] = {}
 
     def answer(images: Tensor) -> Tensor:
-        key = blake2b(images.cpu().numpy().tobytes()).digest()
+        key = images.shape, blake2b(images.cpu().numpy().tobytes()).digest()
         if (known := answers.get(key)) is not None:
             return known
         found = ask(images)
-        if len(answers) < most:
+        if len(answers) < memory:
             answers[key] = found
         return found
 
-    return answer if most else ask
+    return answer if memory else ask
 
 
 def recovery_loss(

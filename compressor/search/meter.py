@@ -6,7 +6,6 @@ import numpy as np
 
 from compressor.search.budget import Tally, least_of
 from compressor.search.space import LEAST_ACT, MOST, Space
-from compressor.search.types import Mode
 from compressor.search.walk import Decision, decisions_of
 
 
@@ -19,15 +18,15 @@ class Meter:
 
     def __init__(self, space: Space) -> None:
         self._decisions, self._tally = decisions_of(space), least_of(space).copy()
-        self._two = space.mode is Mode.FIXED  # numbers of bits: 0 and one other
-        ranges = [_range(decision, space) for decision in self._decisions]
-        self._least, self._most, self._top = (np.array(each) for each in zip(*ranges, strict=True))
+        self._two = len(self._tally.options) == 1  # numbers of bits: 0 and one other
+        ranges = [self._range(decision) for decision in self._decisions]
+        self._least, self._top = (np.array(each) for each in zip(*ranges, strict=True))
         self._bits = np.array([decision.kind == "bits" for decision in self._decisions])
         self._groups = np.array([decision.group for decision in self._decisions])
         written = {layer.name: layer.writes for layer in space.layers}
         axes = {d.name: i for i, d in enumerate(self._decisions) if d.kind == "keep"}
-        self._axes = np.array([axes[written.get(d.name, d.name)] if d.kind != "acts" else 0 for d in self._decisions])
-        self._now = self._present(self._least)
+        self._axes = np.array([axes[written[d.name]] if d.kind == "bits" else 0 for d in self._decisions])
+        self._now = self._least
 
     def read(self, wishes: np.ndarray) -> Tally:
         """Give the bill of wishes (decisions,); it is good until the next is read, so copy what is to stay."""
@@ -52,24 +51,19 @@ class Meter:
             yield from np.flatnonzero(each).tolist()
 
     def _numbers(self, wishes: np.ndarray) -> np.ndarray:
-        wanted = np.clip(wishes, 0.0, 1.0) * self._top
+        wanted = np.fmin(1.0, np.fmax(0.0, wishes)) * self._top
         whole = np.floor(wanted)
         nearest = np.where(wanted - whole <= 0.5, whole, whole + 1).astype(int)
         if self._two:
             nearest = np.where(self._bits, np.where(wanted <= self._top - wanted, 0, self._top), nearest)
-        return self._present(np.clip(nearest, self._least, self._most))
-
-    def _present(self, numbers: np.ndarray) -> np.ndarray:
+        numbers = np.maximum(nearest, self._least)
         return np.where(self._bits & (self._groups >= numbers[self._axes]), 0, numbers)
 
-
-def _range(decision: Decision, space: Space) -> tuple[int, int, int]:
-    """Give the least and the greatest number of a decision, and what a wish of 1 stands for."""
-    if decision.kind == "keep":
-        width = space.axes[decision.name]
-        return space.least[decision.name], width, width
-    if decision.kind == "acts":
-        return LEAST_ACT, MOST, MOST
-    most = space.bits if space.mode is Mode.FIXED else MOST
-    first = space.bits if space.mode is Mode.FIXED else 1
-    return (0 if decision.group else first), most, most
+    def _range(self, decision: Decision) -> tuple[int, int]:
+        """Give the least and the greatest number of a decision, which a wish of 1 stands for."""
+        space, options = self._tally.space, self._tally.options
+        if decision.kind == "keep":
+            return space.least[decision.name], space.axes[decision.name]
+        if decision.kind == "acts":
+            return LEAST_ACT, MOST
+        return (0 if decision.group else options[0]), options[-1]

@@ -23,7 +23,7 @@ class SpentError(Exception):
     """All evaluations are used; the engine ends the agent."""
 
 
-class Score(Protocol):
+class Scorer(Protocol):
     """Evaluates a policy, or gives what it gave before."""
 
     def __call__(self, policy: Policy, *, trained: bool = True) -> Candidate:
@@ -42,7 +42,7 @@ class Problem:
     space: Space
     limits: Limits
     ranking: Mapping[str, tuple[int, ...]]
-    score: Score
+    score: Scorer
     baseline: float
     evaluations: int
     config: SearchConfig
