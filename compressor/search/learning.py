@@ -61,8 +61,8 @@ def stepwise(problem: Problem, ledger: Ledger, seed: int) -> None:
     parts = parts_of(problem)
     curves = cache(partial(probed, problem, ledger, parts, parts.keep))
     splits = splits_for(Agent.STEPWISE, problem, parts)
-    chains = [Chain(problem, ledger, parts, seed, number, wishes, curves) for number, wishes in reversed(splits)]
-    share = ledger.left // (2 * len(chains))
+    chains = (Chain(problem, ledger, parts, seed, number, wishes, curves) for number, wishes in reversed(splits))
+    share = ledger.left // (2 * len(splits))
     best, _ = climbed(chains, lambda chain: chain.tried(share))
     left = None
     while ledger.left and ledger.left != left:  # where nothing new is found, there is nothing more

@@ -9,14 +9,13 @@ from compressor.search.curves import Curve, measure, shrunk
 from compressor.search.problem import Ledger, Problem
 from compressor.search.wishes import Parts, spread
 
+Way = TypeVar("Way")
+
 Curves = Callable[[], Sequence[Curve]]
 """Measures what is lost where one place alone is cut, or gives what was measured."""
 
-
-Way = TypeVar("Way")
-
 PATIENCE = 2
-"""So many splits in a row that are no better end the way from the fewest bits to more."""
+"""So many in a row that are no better end a climb from the fewest bits to more."""
 
 
 def opening(
@@ -41,8 +40,10 @@ def opening(
         return spread(problem, parts, shrunk(problem, some, rest))
 
     best, _ = climbed((greedy(axes, wishes) if axes else wishes for wishes in reversed(splits)), judge)
-    for some in (measured, layers) if axes and layers else (layers,) if layers else ():
-        judge(greedy(some, best))
+    if axes and layers:
+        judge(greedy(measured, best))
+    if layers:
+        judge(greedy(layers, best))
 
 
 def climbed(ways: Iterable[Way], judge: Callable[[Way], float]) -> tuple[Way, float]:
