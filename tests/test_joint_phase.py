@@ -19,7 +19,6 @@ from compressor.arch import (
     BlockKind,
     Quantization,
     WeightBits,
-    condensed,
     keep,
     layer_axes,
     removable,
@@ -32,11 +31,11 @@ from compressor.cost import paths, size_bits
 from compressor.errors import ConfigError, Interrupted, ModelError
 from compressor.layers import Weighted
 from compressor.measure import measure
-from compressor.model import Model, fresh, load, same, save, select
+from compressor.model import Model, fresh, load, same, save
 from compressor.phase import BY_LETTER, BY_NAME, JOINT
 from compressor.phases.importance import importance
 from compressor.phases.joint import assign, assigned, unsettled
-from compressor.phases.quantize import quantize, quantized
+from compressor.phases.quantize import quantize
 from compressor.pipeline import Bench, Step, run
 from compressor.progress import silent
 from compressor.store import Store
@@ -102,14 +101,6 @@ class TestPruning:
         assert model.net(samples.images())[-1].isfinite().all()
         bare = assigned(samples.model(samples.STANDARD), config.kept, config.quantization, 0)
         assert (bare.arch, size_bits(bare)) == (model.arch, size_bits(model))
-
-    @pytest.mark.parametrize(("share", "goes"), [(0.05, False), (0.9, True)])
-    def test_a_policy_is_applied_at_once_as_cutting_rounding_and_removing_are_one_after_the_other(self, share, goes):
-        config, start = policy(share=share), samples.model(samples.STANDARD)
-        cut = select(start, config.kept)
-        masked = quantized(cut, condensed(replace(cut.arch, quantization=config.quantization)), 0)
-        assert bool(left := removable(masked.arch)) is goes
-        assert same(assigned(start, config.kept, config.quantization, 0), select(masked, left))
 
     def test_norms_see_what_the_masked_network_computes(self, context):
         start = fit(

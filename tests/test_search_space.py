@@ -9,13 +9,14 @@ import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compressor.arch import Bits, BlockKind, Exits, Quantization, Shortcut, Stage
+from compressor.arch import Bits, BlockKind, Exits, Quantization, Shortcut, Stage, condensed, removable
 from compressor.arch.types import Block, Stem
 from compressor.cost import cost_table, paths, size_bits
 from compressor.errors import ConfigError
 from compressor.layers import Act, Weighted
-from compressor.model import Model, fresh
+from compressor.model import Model, fresh, same, select
 from compressor.phases.joint import assigned
+from compressor.phases.quantize import quantized
 from compressor.search.budget import Limits, bill_of
 from compressor.search.space import Space, ranking_of, realise, space_of, split
 from compressor.search.types import Bill, Mode, Policy
@@ -38,6 +39,22 @@ def cost_of(model: Model, space: Space, policy: Policy, seed: int) -> Bill:
     made = assigned(model, kept, rule, seed=0)
     worst = paths(made)[-1]
     return Bill(size_bits(made), worst.bitops, worst.macs, None)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_network_is_made_at_once_as_cutting_rounding_and_removing_make_it_one_after_the_other(name):
+    start, removed = fresh(KINDS[name], 0), 0
+    space = space_of(start, spaces.config(groups=3))
+    for seed in range(6):
+        source = np.random.default_rng(seed)
+        policy = spaces.walked(space, Limits(), iter(lambda source=source: source.random() ** 6, None))
+        kept, rule = realise(policy, space, spaces.ranking(start.arch, seed))
+        cut = select(start, kept)
+        masked = quantized(cut, condensed(replace(cut.arch, quantization=rule)), 0)
+        left = removable(masked.arch)
+        assert same(assigned(start, kept, rule, 0), select(masked, left))
+        removed += len(left)
+    assert removed
 
 
 class TestSpace:
