@@ -49,7 +49,7 @@ class TestEnvironments:
     @pytest.mark.parametrize(("name", "kinds"), [("layer", LAYER), ("channel", CHANNEL), ("flat", ALL)])
     def test_each_decides_its_kinds_and_only_the_last_step_is_rewarded(self, name, kinds):
         env, problem = envs()[name], hunts.problem(1, search_acts=True)
-        own = [decision for decision in problem.walk().decisions if decision.kind in kinds]
+        own = [decision for decision in problem.decisions if decision.kind in kinds]
         rewards, done, seen = [], False, env.reset()[0]
         while not done:
             assert env.observation_space.contains(seen)
@@ -155,7 +155,7 @@ def test_the_watcher_hears_of_every_candidate_and_of_the_best_so_far():
     heard: list[tuple[int, str]] = []
     problem = hunts.problem(1)
     ledger = Ledger(problem, lambda units, remark: heard.append((units, remark)))
-    wishes = np.ones(len(problem.walk().decisions))
+    wishes = np.ones(len(problem.decisions))
     for share in (1.0, 0.5, 1.0):
         ledger.judge(walked(problem, share * wishes))
     assert [units for units, _ in heard] == [1, 1]

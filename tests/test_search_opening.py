@@ -49,10 +49,10 @@ class TestCurves:
     @pytest.mark.parametrize("twice", [False, True])
     def test_each_place_is_cut_alone_while_all_else_is_whole(self, twice):
         problem = hunts.problem(1, evaluations=200)
-        parts, whole = parts_of(problem), free(problem, np.ones(len(problem.walk().decisions)))
+        parts, whole = parts_of(problem), free(problem, np.ones(len(problem.decisions)))
         ledger, places = Ledger(problem, lambda units, remark: None), int(parts.places.max()) + 1
         curves = measure(problem, ledger, parts, parts.keep | parts.bits, 1000 if twice else places)
-        assert len(curves) == len({(d.kind, d.name) for d in problem.walk().decisions})
+        assert len(curves) == len({(d.kind, d.name) for d in problem.decisions})
         cuts = [changed(each.policy, whole) for each in judged(problem, ledger)]
         assert all(len(cut) == 1 for cut in cuts)
         assert len(cuts) == (2 if twice else 1) * len(curves)
@@ -90,7 +90,7 @@ class TestCurves:
 
     def test_the_places_that_free_most_are_measured_where_not_all_can_be(self):
         problem = hunts.problem(1, evaluations=200)
-        parts, whole = parts_of(problem), np.ones(len(problem.walk().decisions))
+        parts, whole = parts_of(problem), np.ones(len(problem.decisions))
         curves = measure(problem, Ledger(problem, lambda units, remark: None), parts, parts.bits, 2)
         freed = {
             int(place): -over(problem, np.where(parts.places == place, 0.25, whole))
@@ -201,7 +201,7 @@ class TestAgents:
         assert asked == list(range(judged))
 
     def test_an_agent_measures_only_what_it_decides(self):
-        whole = free(problem := hunts.problem(1, evaluations=60), np.ones(len(problem.walk().decisions)))
+        whole = free(problem := hunts.problem(1, evaluations=60), np.ones(len(problem.decisions)))
         kinds = {
             agent: {
                 kind for policy in beyond(hunts.problem(1, evaluations=60), agent) for kind, _ in changed(policy, whole)
@@ -230,5 +230,5 @@ class TestAgents:
 
 def judged(problem: Problem, ledger: Ledger) -> tuple[Candidate, ...]:
     """Give what was judged, after one candidate within the budget is added so that the account may be closed."""
-    ledger.judge(walked(problem, np.zeros(len(problem.walk().decisions))))
+    ledger.judge(walked(problem, np.zeros(len(problem.decisions))))
     return ledger.found().history[:-1]

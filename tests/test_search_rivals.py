@@ -55,7 +55,7 @@ class TestWishes:
         assert policy.keep == free(problem, wishes).keep
         assert bits_of(policy) == {3, 4}
         assert all(groups[0] >= groups[-1] for groups in policy.bits.values())
-        for i, decision in enumerate(problem.walk().decisions):
+        for i, decision in enumerate(problem.decisions):
             if decision.kind == "bits" and decision.group == 0 and policy.bits[decision.name][0] == 3:
                 assert not fits(problem, np.where(np.arange(len(more)) == i, 4 / 8, more))
 
@@ -73,7 +73,7 @@ class TestWishes:
         parts = parts_of(problem)
         wishes = source.random(len(parts.keep))
         policy = walked(problem, levelled(problem, parts, wishes))
-        for decision, wish, other in zip(problem.walk().decisions, wishes, wishes[1:], strict=False):
+        for decision, wish, other in zip(problem.decisions, wishes, wishes[1:], strict=False):
             if decision.kind == "bits" and decision.group == 0 and wish <= other:
                 groups = policy.bits[decision.name]
                 assert groups[0] <= groups[-1]
@@ -138,7 +138,7 @@ class TestRivals:
             return 1.0 - sum(4.0**-b for b in policy.bits[needy]) - pruned
 
         axes = (any_ := hunts.problem(1)).space.axes
-        needy = next(iter(walked(any_, np.ones(len(any_.walk().decisions))).bits))
+        needy = next(iter(walked(any_, np.ones(len(any_.decisions))).bits))
         best = hunts.hunt(Agent.SENSITIVITY, hunts.problem(quality, evaluations=60)).best.policy
         assert min(best.bits[needy]) == 8
         assert min(bits_of(best)) < 8

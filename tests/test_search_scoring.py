@@ -70,5 +70,5 @@ def test_a_search_ends_with_the_most_alike_candidate_whatever_the_quality_that_i
 
     ledger = Ledger(replace(problem, score=scored), lambda units, remark: None)
     for share in (1.0, 0.6, 0.3):
-        ledger.judge(walked(problem, share * np.ones(len(problem.walk().decisions))))
+        ledger.judge(walked(problem, share * np.ones(len(problem.decisions))))
     assert (ledger.found().best.likeness, ledger.found().best.quality) == (-0.1, 0.8)

@@ -57,7 +57,7 @@ def measure(problem: Problem, ledger: Ledger, parts: Parts, allowed: np.ndarray,
     Raises:
         SpentError: no evaluations are left.
     """
-    whole, decisions = np.ones(len(parts.keep)), problem.walk().decisions
+    whole, decisions = np.ones(len(parts.keep)), problem.decisions
     kinds = {int(place): decisions[i].kind for i, place in enumerate(parts.places) if allowed[i]}
 
     def cut(place: int, share: float) -> np.ndarray:

@@ -56,7 +56,7 @@ class WalkEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         return self._observation(), reward, self._walk.done, False, {}
 
     def _advance(self) -> None:
-        while not self._walk.done and self._walk.decisions[self._walk.position].kind not in self._kinds:
+        while not self._walk.done and self._walk.decision.kind not in self._kinds:
             self._take(self._others(self._walk))
 
     def _take(self, wish: float) -> None:
@@ -86,7 +86,7 @@ def flat_env(problem: Problem, judge: Judge) -> WalkEnv:
 
 def observe(walk: Walk, kinds: Collection[str], width: int) -> np.ndarray:
     """Give what a controller of some kinds sees, (width,): which kind it is where it has several, and the features."""
-    kind = walk.decisions[walk.position].kind
+    kind = walk.decision.kind
     which = [float(kind == each) for each in kinds] if len(kinds) > 1 else []
     seen = np.zeros(width, np.float32)
     values = np.array([*which, *walk.features()], np.float32)
@@ -98,7 +98,7 @@ def observed(problem: Problem, kinds: Collection[str]) -> int:
     """Give the number of values that a controller of some kinds sees."""
     walk, longest = problem.walk(), 0
     while not walk.done:
-        if walk.decisions[walk.position].kind in kinds:
+        if walk.decision.kind in kinds:
             longest = max(longest, len(walk.features()))
         walk.choose(0.5)
     return longest + (len(kinds) if len(kinds) > 1 else 0)

@@ -25,7 +25,7 @@ def nsga2(problem: Problem, ledger: Ledger, seed: int, study: Path | None = None
 
     The second objective is the cost in whole percent of the limit, so that bytes do not count.
     """
-    parts, names = parts_of(problem), [f"w{i:04d}" for i in range(len(problem.walk().decisions))]
+    parts, names = parts_of(problem), [f"w{i:04d}" for i in range(len(problem.decisions))]
     population = max(4, min(50, problem.evaluations // GENERATIONS))
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -13,7 +13,7 @@ from compressor.search.budget import Limits
 from compressor.search.meter import Meter
 from compressor.search.space import Space
 from compressor.search.types import Candidate, Policy
-from compressor.search.walk import Walk
+from compressor.search.walk import Decision, Walk, decisions_of
 
 STALE = 200
 """So many times in a row an agent may ask for what it knows before it is taken to know all there is."""
@@ -51,6 +51,11 @@ class Problem:
     def meter(self) -> Meter:
         """Count what wishes cost; there is one, as the next wishes differ little from the last."""
         return Meter(self.space)
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """List what is to be decided, in the order of a walk."""
+        return decisions_of(self.space)
 
     def walk(self) -> Walk:
         """Begin a policy that will be within the budget."""

@@ -91,6 +91,11 @@ class Space:
     baseline: Bill
     table: Table | None = None
 
+    @property
+    def top(self) -> int:
+        """Give the most bits that a group of channels may have."""
+        return self.bits if self.mode is Mode.FIXED else MOST
+
 
 def space_of(model: Model, config: SearchConfig) -> Space:
     """Describe what can be decided about a model.

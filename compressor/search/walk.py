@@ -1,13 +1,13 @@
 """One policy, decided step by step. A walk never leaves its budget: what is left, at its minimum, always fits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from compressor.errors import ConfigError
 from compressor.search.budget import Limits, least_of
 from compressor.search.space import LEAST_ACT, MOST, Layer, Space
-from compressor.search.types import Mode, Policy
+from compressor.search.types import Policy
 
 KINDS = ("conv", "depthwise", "linear")
 
@@ -94,11 +94,9 @@ class Walk:
         ConfigError: not even the least model that can be decided is within the limits.
     """
 
-    def __init__(self, space: Space, limits: Limits, mode: Mode | None = None) -> None:
-        self.space = space if mode in (None, space.mode) else replace(space, mode=mode)
-        self.limits, self.tally = limits, least_of(self.space).copy()
-        self.decisions = decisions_of(self.space)
-        self.top = self.space.bits if self.space.mode is Mode.FIXED else MOST
+    def __init__(self, space: Space, limits: Limits) -> None:
+        self.space, self.decisions = space, decisions_of(space)
+        self.limits, self.tally = limits, least_of(space).copy()
         self.position, self.last = 0, 0.0
         self.weighed: list[int] = []
         self._allowed: Sequence[int] = ()
@@ -165,7 +163,7 @@ class Walk:
         """
         decision, options = self.decision, self._allowed or self._options()
         kind = decision.kind
-        top = self.top if kind == "bits" else self.space.axes[decision.name] if kind == "keep" else MOST
+        top = self.space.top if kind == "bits" else self.space.axes[decision.name] if kind == "keep" else MOST
         wish = min(1.0, max(0.0, value)) * top
         chosen = _nearest(wish, options)
         self._put(chosen)

@@ -40,7 +40,7 @@ class Parts:
 
 def parts_of(problem: Problem) -> Parts:
     """Sort a problem's decisions."""
-    decisions = problem.walk().decisions
+    decisions = problem.decisions
     kinds = np.array([decision.kind for decision in decisions])
     names = {each: i for i, each in enumerate(dict.fromkeys((d.kind, d.name) for d in decisions))}
     order = sorted(range(len(decisions)), key=lambda i: (decisions[i].group, i))
@@ -101,7 +101,7 @@ def levelled(problem: Problem, parts: Parts, wishes: np.ndarray, floor: int = 0)
 
     Where all bits fit, more channels follow, else single bits. No group of channels has fewer bits than `floor`.
     """
-    least = np.where(parts.bits, floor / problem.walk().top, 0.0)
+    least = np.where(parts.bits, floor / problem.space.top, 0.0)
     paid = parts.bits | parts.acts if problem.limits.bitops is not None else parts.bits
     wishes = np.where(parts.acts & ~paid, 1.0, wishes)
     keeps = filled(problem, np.where(paid, least, wishes), parts.keep, high=0.0)
@@ -118,12 +118,12 @@ def topped(problem: Problem, parts: Parts, wishes: np.ndarray, wanted: np.ndarra
     either. In fixed mode a bit more is the one number of bits instead of 0. Wishes that are above the budget stay as
     they are.
     """
-    walk, wishes = problem.walk(), wishes.copy()
-    tally, refused = billed(problem, wishes).copy(), set[str]()
+    wishes, refused = wishes.copy(), set[str]()
+    tally = billed(problem, wishes).copy()
     if not tally.within(problem.limits):
         return wishes
     for i in np.lexsort((parts.rank, -wanted)):
-        layer, group = walk.decisions[i].name, walk.decisions[i].group
+        layer, group = problem.decisions[i].name, problem.decisions[i].group
         if not parts.bits[i] or layer in refused:
             continue
         number = tally.index[layer]
@@ -133,7 +133,7 @@ def topped(problem: Problem, parts: Parts, wishes: np.ndarray, wanted: np.ndarra
             continue
         tally.weigh(layer, group, more)
         if tally.within(problem.limits):
-            wishes[i] = more / walk.top
+            wishes[i] = more / problem.space.top
         else:
             tally.weigh(layer, group, before)
             refused.add(layer)
@@ -152,7 +152,7 @@ def evened(problem: Problem, parts: Parts, wishes: np.ndarray, bits: int | None 
 def with_bits(problem: Problem, parts: Parts, wishes: np.ndarray, bits: int) -> np.ndarray:
     """Wish one number of bits for all weights, and for activations too where BitOps are limited, else the most."""
     acts = 1.0 if problem.limits.bitops is None else bits / MOST
-    return np.select([parts.keep, parts.acts], [wishes, acts], bits / problem.walk().top)
+    return np.select([parts.keep, parts.acts], [wishes, acts], bits / problem.space.top)
 
 
 def widths_of(problem: Problem) -> tuple[int, ...]:
@@ -200,4 +200,4 @@ def starts(problem: Problem, parts: Parts) -> Iterator[np.ndarray]:
 
 def spread(problem: Problem, parts: Parts, wishes: np.ndarray) -> np.ndarray:
     """Wish up to a bit more for groups, the more the more important: of equals these then have what is left."""
-    return np.clip(wishes + np.where(parts.keep, 0.0, (1 - parts.rank) / problem.walk().top), 0.0, 1.0)
+    return np.clip(wishes + np.where(parts.keep, 0.0, (1 - parts.rank) / problem.space.top), 0.0, 1.0)
