@@ -21,6 +21,8 @@ from compressor.search.wishes import levelled, parts_of, walked
 
 SIZE = spaces.budget(size=0.12)
 BASELINE = 1.0
+AGENTS = tuple(agent for agent in Agent if not agent.fixed)
+"""Who can search; the `fixed_` rivals are the method in another mode."""
 
 
 @dataclass

@@ -2,10 +2,11 @@
 
 from settings import FIT, NO_TEACHER
 
+from compressor.arch import Bits, Quantization
 from compressor.config import Importance
 from compressor.config.search import Algorithm, FinalConfig, SearchBudget, SearchConfig
 from compressor.records import Cost, Quality, Value
-from compressor.search.found import LayerNote, Try
+from compressor.search.found import SCHEMA, Found, LayerNote, Try
 from compressor.search.types import Agent, Bill, Mode
 from compressor.studies.joint_results import Baseline, Study, Trial, duels, summaries
 
@@ -59,6 +60,12 @@ def trial(agent: Agent, seed: int, test: float, name: str = "accuracy") -> Trial
     keys = (f"joint-{agent}{seed}",)
     score = scored(test, name)
     return Trial(agent, seed, f"search-{agent}{seed}", keys, 0.9, score, score, cost(200), 1.5, 4, 2.0, LAYERS, tries)
+
+
+def found(agent: Agent = Agent.JOINT) -> Found:
+    rule, bill = Quantization(Bits(8, 8), 8), Bill(190, 1900, 300, None)
+    kept = {"s0": (0, 2)}
+    return Found(SCHEMA, agent, 0, 0.99, "c", 0.9, bill, kept, rule, LAYERS, (), 4, 2.0)
 
 
 def study(*trials: Trial, name: str = "accuracy") -> Study:

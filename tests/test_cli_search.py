@@ -34,7 +34,8 @@ SMALL = (
     f"search.finalists={FINALISTS}",
     f"search.finalist_batches={BATCHES}",
 )
-WORDS = (*SMALL, "search.seeds=[0,1]")
+AGENTS = tuple(agent for agent in Agent if agent.fixed in (None, 3))
+WORDS = (*SMALL, "search.seeds=[0,1]", f"search.rivals=[{','.join(AGENTS[1:])}]")
 ALONE = (*SMALL, "search.seeds=[0]", "search.rivals=[random]", "search.figures=false")
 
 
@@ -76,7 +77,7 @@ def store(place: Path) -> Store:
 class TestCommand:
     def test_shows_every_agent_and_whether_joint_beats_the_step_wise_way(self, first: Ended) -> None:
         assert first.code == 0, first.err
-        for words in (*TITLES.values(), "baseline", "2 seeds", f"size {SIZE} of the baseline's"):
+        for words in (*(TITLES[agent] for agent in AGENTS), "baseline", "2 seeds", f"size {SIZE} of the baseline's"):
             assert words in first.out
         assert "joint beats step-wise" in first.out or "joint does NOT beat step-wise" in first.out or (
             "joint equals step-wise" in first.out
@@ -92,13 +93,18 @@ class TestCommand:
         jsonschema.validate(json.loads((folder / "search.json").read_text()), SCHEMA)
 
     def test_each_agent_has_a_result_within_the_budget_and_its_evaluations(self, study: Study) -> None:
-        assert [t.agent for t in study.trials] == 2 * [Agent.JOINT, *study.settings.rivals]
-        assert len(study.settings.rivals) == len(Agent) - 1
+        assert [t.agent for t in study.trials] == 2 * [Agent.JOINT, *study.settings.rivals] == 2 * list(AGENTS)
         whole = {baseline.seed: baseline.cost.size_bits for baseline in study.baselines}
         for trial in study.trials:
             assert trial.cost.size_bits <= SIZE * whole[trial.seed], trial.agent
             assert 1 <= trial.evaluations <= EVALUATIONS
             assert len(trial.tries) == trial.evaluations
+
+    def test_a_fixed_rival_has_its_number_of_bits_or_none_in_every_group(self, study: Study) -> None:
+        found = [t for t in study.trials if t.agent is Agent.FIXED_3]
+        assert len(found) == 2
+        bits = {each for trial in found for layer in trial.layers[1:-1] for each in layer.bits}
+        assert {3} <= bits <= {0, 3}
 
     def test_the_bill_of_the_best_candidate_is_what_its_trained_network_costs(self, study: Study) -> None:
         for trial in study.trials:
@@ -229,6 +235,7 @@ WRONG = {
     "search.rivals=[joint]": "agents other than search.agent=joint",
     "search.rivals=[random,random]": "each rival once",
     "search.rivals=[lucky]": "not one of joint",
+    "search.rivals=[fixed_9]": "fixed_7, fixed_8",
     "search.algorithm=ppo": "not one of ddpg, td3, sac",
     "search.mode=wild": "not one of fixed, mixed",
     "search.bits=9": "1 to 8",

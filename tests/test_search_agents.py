@@ -94,7 +94,7 @@ class TestController:
         assert rewards.mean() == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize("agent", Agent)
+@pytest.mark.parametrize("agent", hunts.AGENTS)
 class TestEveryAgent:
     @pytest.mark.parametrize("name", BUDGETS)
     def test_its_best_is_within_the_budget_and_the_best_of_those(self, agent, name):

@@ -40,7 +40,7 @@ def trained(problem: Problem, found: Found, by_rank: Callable[[int], float]) -> 
     return winner(problem, found, train, silent), asked
 
 
-@pytest.mark.parametrize("agent", Agent)
+@pytest.mark.parametrize("agent", hunts.AGENTS)
 class TestWinner:
     def test_it_is_the_finalist_whose_training_ends_best_as_it_was_found(self, agent):
         problem = hunts.problem(1, finalists=3, evaluations=14, warmup=6)

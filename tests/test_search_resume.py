@@ -21,7 +21,7 @@ SOME = 12
 """Evaluations after which a search is killed."""
 
 
-@pytest.mark.parametrize("agent", Agent)
+@pytest.mark.parametrize("agent", hunts.AGENTS)
 def test_a_killed_search_evaluates_only_what_is_missing_and_ends_as_one_that_was_not(agent, tmp_path):
     whole = hunts.hunt(agent, hunts.problem(1, evaluations=20, warmup=14), seed=3)
     at = min(SOME, whole.unique - 1)

@@ -157,7 +157,7 @@ class TestRivals:
         assert 2 * len(within) >= len(found.history)  # at most half is measured
         assert [each.name for each in tmp_path.iterdir()] == ["trials.db"]
 
-    @pytest.mark.parametrize("agent", Agent)
+    @pytest.mark.parametrize("agent", hunts.AGENTS)
     def test_a_budget_that_cannot_give_every_group_a_bit_is_met_or_refused_with_one_that_can(self, agent):
         def tiny(size: float) -> Problem:
             return hunts.problem(1, budget=spaces.budget(size=size), min_keep=0.9, evaluations=8)

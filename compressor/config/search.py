@@ -1,6 +1,6 @@
 """What a joint search of sparsity and bits can be told."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from compressor.config.fit import FitConfig
@@ -130,13 +130,21 @@ class SearchConfig:
         need(ours in (Agent.JOINT, Agent.FLAT), "search.agent", ours, "joint or flat; the others are search.rivals")
         need(ours not in rivals, "search.rivals", _names(rivals), f"agents other than search.agent={ours}")
         need(len(set(rivals)) == len(rivals), "search.rivals", _names(rivals), "each rival once")
+        itself = self.mode is Mode.FIXED and self.bits in [rival.fixed for rival in rivals]
+        but = f"other than fixed_{self.bits}, as search.mode=fixed search.bits={self.bits} is that"
+        need(not itself, "search.rivals", _names(rivals), f"agents {but}")
+
+    def told(self, agent: Agent) -> "SearchConfig":
+        """Give what a rival is told: a `fixed_` one that it is in fixed mode, with its number of bits."""
+        return replace(self, mode=Mode.FIXED, bits=agent.fixed, rivals=()) if agent.fixed else self
 
 
 @dataclass(frozen=True)
 class SearchTask:
     """One search: all that its step's key contains beside the network.
 
-    `latency` is the digest of the layers' timings, where latency is limited.
+    `agent` is who decides, so none of the `fixed_` rivals, who are the method in fixed mode. `latency` is the digest of
+    the layers' timings, where latency is limited.
     """
 
     search: SearchConfig

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import to_hex
 
 from compressor.report.drawing import BLACK, PANEL, Axes, Figure, Patch, figure, ratio_axis
 from compressor.report.search_tables import TITLES, seeds_text
@@ -11,6 +12,11 @@ from compressor.search.found import LayerNote
 from compressor.search.types import Agent
 from compressor.studies.joint_results import Baseline, Study, Trial
 from compressor.studies.results import score
+
+
+def _purple(bits: int) -> str:
+    return to_hex(mpl.colormaps["Purples"](0.3 + 0.7 * bits / 8))
+
 
 STYLES: dict[Agent, tuple[str, str]] = {
     Agent.JOINT: ("#0072B2", "*"),
@@ -22,8 +28,8 @@ STYLES: dict[Agent, tuple[str, str]] = {
     Agent.SENSITIVITY: ("#000000", "X"),
     Agent.RANDOM: ("#767676", "o"),
     Agent.UNIFORM: ("#B2912F", "h"),
-}
-"""Okabe and Ito's colours, as far as they go, each with a marker of its own."""
+} | {agent: (_purple(agent.fixed), f"${agent.fixed}$") for agent in Agent if agent.fixed}
+"""Okabe and Ito's colours, as far as they go, each with a marker of its own; the more bits, the darker purple."""
 
 MOST = 8
 """The most bits of a channel."""

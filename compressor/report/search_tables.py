@@ -26,7 +26,7 @@ TITLES = {
     Agent.SPARSITY: "sparsity (AMC)",
     Agent.BITS: "bits (HAQ)",
     Agent.STEPWISE: "step-wise P, Q",
-}
+} | {agent: f"{agent.fixed} bit{'s' * (agent.fixed > 1)} or none" for agent in Agent if agent.fixed}
 """Agents as tables and figures name them."""
 
 

@@ -17,7 +17,7 @@ class Agent(StrEnum):
     joint: a layer controller and a channel controller; flat: one controller of everything; uniform: one sparsity and
     one number of bits; sensitivity: greedily, what hurts least; random: at random; nsga2: a genetic search; sparsity:
     the sparsity, then uniform bits (as AMC); bits: the bits only (as HAQ); stepwise: pruned and trained, then
-    quantized.
+    quantized; fixed_1 to fixed_8: who is the method, where a group has that number of bits or none.
     """
 
     JOINT = "joint"
@@ -29,6 +29,20 @@ class Agent(StrEnum):
     SPARSITY = "sparsity"
     BITS = "bits"
     STEPWISE = "stepwise"
+    FIXED_1 = "fixed_1"
+    FIXED_2 = "fixed_2"
+    FIXED_3 = "fixed_3"
+    FIXED_4 = "fixed_4"
+    FIXED_5 = "fixed_5"
+    FIXED_6 = "fixed_6"
+    FIXED_7 = "fixed_7"
+    FIXED_8 = "fixed_8"
+
+    @property
+    def fixed(self) -> int | None:
+        """Give the one number of bits beside none that a `fixed_` rival has; None for the others."""
+        _, mark, bits = self.value.partition("fixed_")
+        return int(bits) if mark else None
 
 
 @dataclass(frozen=True)

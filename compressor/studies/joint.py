@@ -34,7 +34,10 @@ Check = Callable[[Source], Path | None]
 
 @dataclass(frozen=True)
 class Hunt:
-    """One agent's search with one seed, and the network that it compresses."""
+    """One agent's search with one seed, and the network that it compresses.
+
+    A `fixed_` rival's step is that of the method in fixed mode, whoever asks for it.
+    """
 
     agent: Agent
     seed: int
@@ -111,6 +114,7 @@ def task(settings: SearchConfig, agent: Agent, seed: int, latency: str | None, d
 
     Who teaches what is found changes something only where candidates or finalists are trained.
     """
+    who, settings = settings.agent if agent.fixed else agent, settings.told(agent)
     joint = settings.joint
     if settings.finalists < 2:
         settings = replace(settings, finalists=0, finalist_batches=1)
@@ -119,7 +123,7 @@ def task(settings: SearchConfig, agent: Agent, seed: int, latency: str | None, d
     fit = _seeded(replace(joint.fit, epochs=0, lr=settings.tune_lr, warmup=0.0), seed, data)
     joint = replace(joint, fit=fit)
     search = replace(settings, agent=Agent.JOINT, rivals=(), seeds=(seed,), workers=1, figures=False, joint=joint)
-    return SearchTask(search, agent, seed, latency)
+    return SearchTask(search, who, seed, latency)
 
 
 def _seeded(fit: FitConfig, seed: int, data: Data) -> FitConfig:

@@ -127,11 +127,11 @@ class Study:
         return tuple(dict.fromkeys(found))
 
 
-def trial(found: Found, search: str, metrics: Sequence[Metrics]) -> Trial:
+def trial(agent: Agent, found: Found, search: str, metrics: Sequence[Metrics]) -> Trial:
     """Take what an agent found, and the metrics of the steps that trained it, first to last."""
     after = metrics[-1].after
     return Trial(
-        agent=found.agent,
+        agent=agent,
         seed=found.seed,
         search=search,
         keys=tuple(each.key for each in metrics),

@@ -10,15 +10,17 @@ from compressor.config.execution import ExecutionConfig
 from compressor.config.search import SearchConfig
 from compressor.data.types import Data
 from compressor.environment import environment_of
-from compressor.errors import StoreError, UnfinishedError
+from compressor.errors import ConfigError, StoreError, UnfinishedError
 from compressor.folders import CANDIDATES, FOUND, METRICS, disk, read_metrics, read_record, verify_file
 from compressor.model import fresh, load
 from compressor.pipeline import Source, Step
 from compressor.records import Metrics
 from compressor.search.budget import Limits
 from compressor.search.found import read_found
+from compressor.search.space import Space
 from compressor.search.step import timed
 from compressor.search.timing import LatencyRecord
+from compressor.search.types import Agent
 from compressor.store import Store
 from compressor.studies.board import USABLE, Outcome, State, Watch
 from compressor.studies.execution import Workplace, execute
@@ -44,10 +46,20 @@ def feasible(config: RunConfig, settings: SearchConfig) -> Check:
             table = Path(config.store) / f"latency-{digest(canonical(cause))}.json"
             with disk(table):
                 table.parent.mkdir(parents=True, exist_ok=True)
-        Limits.of(settings.budget, timed(model, settings, table))
+        for agent in (settings.agent, *(rival for rival in settings.rivals if rival.fixed)):
+            _check(settings, agent, timed(model, settings.told(agent), table))
         return table
 
     return check
+
+
+def _check(settings: SearchConfig, agent: Agent, space: Space) -> None:
+    try:
+        Limits.of(settings.budget, space)
+    except ConfigError as error:
+        if not agent.fixed:
+            raise
+        raise ConfigError(f"{error} with {agent}; give that, or leave {agent} out of search.rivals") from None
 
 
 def study(
@@ -109,7 +121,7 @@ def _usable(outcomes: Mapping[str, Outcome], step: Source) -> bool:
 
 def _trial(hunt: Hunt, chain: Sequence[Source], store: Store) -> Trial:
     found = read_found(store.folder(hunt.step.key) / FOUND)
-    return trial(found, hunt.step.key, [_metrics(store.folder(step.key)) for step in chain])
+    return trial(hunt.agent, found, hunt.step.key, [_metrics(store.folder(step.key)) for step in chain])
 
 
 def _metrics(folder: Path) -> Metrics:
