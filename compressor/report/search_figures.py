@@ -15,7 +15,7 @@ from compressor.studies.results import score
 
 
 def _purple(bits: int) -> str:
-    return to_hex(mpl.colormaps["Purples"](0.3 + 0.7 * bits / 8))
+    return to_hex(mpl.colormaps["Purples"](0.45 + 0.55 * bits / 8))
 
 
 STYLES: dict[Agent, tuple[str, str]] = {
@@ -120,7 +120,7 @@ def front(spots: Sequence[tuple[float, float]]) -> Spots:
 def _trained(axes: Axes, agent: Agent, spots: Spots, times: float) -> None:
     colour, marker = STYLES[agent]
     x, y = [x for x, _ in spots], [times * y for _, y in spots]
-    size = 70 if marker == "*" else 26
+    size = 70 if marker == "*" else 50 if marker[0] == "$" else 26
     axes.scatter(x, y, s=size, marker=marker, color=colour, alpha=0.85, linewidths=0, label=TITLES[agent], zorder=3)
 
 
