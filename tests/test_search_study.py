@@ -153,7 +153,6 @@ class TestFigures:
         ]  # fmt: skip
 
     def test_every_agent_has_a_colour_and_a_marker_of_its_own(self):
-        assert len(set(search_figures.STYLES.values())) == len(AGENTS)
-        assert {marker for _, marker in search_figures.STYLES.values()} | set() == {
-            marker for _, marker in (search_figures.STYLES[agent] for agent in AGENTS)
-        }
+        assert set(search_figures.STYLES) == set(AGENTS)
+        for each in zip(*search_figures.STYLES.values(), strict=True):  # the colours, then the markers
+            assert len(set(each)) == len(AGENTS)

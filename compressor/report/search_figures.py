@@ -13,9 +13,12 @@ from compressor.search.types import Agent
 from compressor.studies.joint_results import Baseline, Study, Trial
 from compressor.studies.results import score
 
+MOST = 8
+"""The most bits of a channel."""
+
 
 def _purple(bits: int) -> str:
-    return to_hex(mpl.colormaps["Purples"](0.45 + 0.55 * bits / 8))
+    return to_hex(mpl.colormaps["Purples"](0.45 + 0.55 * bits / MOST))
 
 
 STYLES: dict[Agent, tuple[str, str]] = {
@@ -31,8 +34,6 @@ STYLES: dict[Agent, tuple[str, str]] = {
 } | {agent: (_purple(agent.fixed), f"${agent.fixed}$") for agent in Agent if agent.fixed}
 """Okabe and Ito's colours, as far as they go, each with a marker of its own; the more bits, the darker purple."""
 
-MOST = 8
-"""The most bits of a channel."""
 NAMES = 30
 """So many layers' names fit beside each other."""
 
