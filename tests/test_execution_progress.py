@@ -38,6 +38,9 @@ class TestProgress:
         assert text_of(Tally(65, 0, 0, 0, 0, 1, None)) == "1 running"
         assert text_of(Tally(5, 0, 5, 0, 0, 0, 0.0)) == ""
 
+    def test_no_time_left_is_claimed_once_steps_take_longer_than_like_ones(self):
+        assert text_of(Tally(3, 1, 0, 0, 0, 2, 0.0)) == "2 running, 1 stored"
+
     @pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (89, "89 s"), (100, "2 min"), (9000, "2.5 h")])
     def test_durations_have_one_unit(self, seconds, text):
         assert duration(seconds) == text

@@ -13,7 +13,10 @@ from compressor.studies.board import Tally, Watch
 
 
 def text_of(tally: Tally) -> str:
-    """Say what a study's steps do: `2 running, 20 stored, 1 failed, 3 blocked, 4 min left`; what is 0 is left out."""
+    """Say what a study's steps do: `2 running, 20 stored, 1 failed, 3 blocked, 4 min left`; what is 0 is left out.
+
+    So is the time left where steps take longer than like ones took, as nothing tells it then.
+    """
     counts = [
         (tally.running, "running"),
         (tally.stored, "stored"),
@@ -21,7 +24,7 @@ def text_of(tally: Tally) -> str:
         (tally.blocked, "blocked"),
     ]
     words = [f"{count} {name}" for count, name in counts if count]
-    if tally.seconds_left is not None and tally.ended < tally.total:
+    if tally.seconds_left and tally.ended < tally.total:
         words.append(f"{duration(tally.seconds_left)} left")
     return ", ".join(words)
 
