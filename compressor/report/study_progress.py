@@ -15,7 +15,7 @@ from compressor.studies.board import Tally, Watch
 def text_of(tally: Tally) -> str:
     """Say what a study's steps do: `2 running, 20 stored, 1 failed, 3 blocked, 4 min left`; what is 0 is left out.
 
-    So is the time left where steps take longer than like ones took, as nothing tells it then.
+    The time left is 0 at the end, and while steps take longer than like ones took.
     """
     counts = [
         (tally.running, "running"),
@@ -24,7 +24,7 @@ def text_of(tally: Tally) -> str:
         (tally.blocked, "blocked"),
     ]
     words = [f"{count} {name}" for count, name in counts if count]
-    if tally.seconds_left and tally.ended < tally.total:
+    if tally.seconds_left:
         words.append(f"{duration(tally.seconds_left)} left")
     return ", ".join(words)
 
