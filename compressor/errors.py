@@ -19,6 +19,10 @@ class DataError(CompressorError):
     """A data set is missing, unreadable or not what was asked for."""
 
 
+class FileError(CompressorError):
+    """A file is no regular file, or larger than a file of its kind may be."""
+
+
 class ModelError(CompressorError):
     """A model cannot be read, rebuilt or fitted to what is asked of it."""
 
