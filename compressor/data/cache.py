@@ -8,9 +8,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,10 @@ NAMED = 20
 
 @dataclass(frozen=True)
 class Meta:
-    """The content of meta.json. `digests` are of the arrays' values, `files` the size and digest of each small file."""
+    """The content of meta.json. `digests` are of the arrays' values, `checks` of each small file, with the header.
+
+    `converted` counts the images whose pixels did not have 8 bits, by their kind.
+    """
 
     schema: int
     task: Task
@@ -43,6 +47,7 @@ class Meta:
     digests: dict[str, str]
     sizes: dict[str, int]
     checks: dict[str, str]
+    converted: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Cached:
     images: np.ndarray
     targets: np.ndarray
     moments: np.ndarray
+    converted: dict[str, int]
 
     @property
     def channels(self) -> int:
@@ -110,7 +116,7 @@ def _open(folder: Path, skip_unreadable: bool) -> Cached | None:
     some = np.linspace(0, len(images) - 1, SAMPLES, dtype=np.int64)
     if not len(images) == len(targets) == len(moments) or not np.array_equal(_moments(images[some]), moments[some]):
         return None
-    return Cached(meta.task, meta.parts, meta.unreadable, meta.digests, images, targets, moments)
+    return Cached(meta.task, meta.parts, meta.unreadable, meta.digests, images, targets, moments, meta.converted)
 
 
 def _read_meta(path: Path) -> Meta:
@@ -146,9 +152,11 @@ def _cores() -> int:
 def _write(draft: Path, reading: Reading, config: DatasetConfig, advance: Advance) -> Meta:
     parts: dict[str, int] = {}
     unreadable: list[str] = []
+    converted: Counter[str] = Counter()
     with closing(_Arrays(draft)) as arrays:
         for chunk in reading.chunks:
             unreadable.extend(chunk.unreadable)
+            converted.update(found.kind for _, found in chunk.converted)
             parts[chunk.part] = parts.get(chunk.part, 0) + len(chunk.images)
             if not unreadable or config.skip_unreadable:
                 arrays.append(chunk, config.channels)
@@ -166,6 +174,7 @@ def _write(draft: Path, reading: Reading, config: DatasetConfig, advance: Advanc
         digests=arrays.digests(),
         sizes={name: (draft / name).stat().st_size for name in names},
         checks={name: digest_file(draft / name) for name in names[1:]},
+        converted=dict(converted),
     )
 
 

@@ -1,6 +1,7 @@
 """What a data set is to the rest of the program."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Split:
-    """Images, uint8 (N, C, H, W), memory-mapped or a view; targets, int64 (N,) classes or float32 (N, outputs)."""
+    """Images, uint8 (N, C, H, W), memory-mapped or a view; targets, int64 (N,) classes or (N, outputs).
+
+    Labels are float32, numbers float32 or, where that cannot tell them apart, float64.
+    """
 
     images: np.ndarray | Rows
     targets: np.ndarray
@@ -46,7 +50,8 @@ class Data:
 
     `fingerprint` is a digest of all that can change a result: the decoded content, the task, splits, limit and
     augmentation. `mean` and `std` are of the scaled (0..1) pixels of train, a number a channel.
-    `flag` is MedMNIST's, for its evaluator. `skipped` counts unreadable images left out.
+    `flag` is MedMNIST's, for its evaluator. `skipped` counts unreadable images left out; `left_out` counts all that
+    was, by reason and name; `converted` counts the images whose pixels did not have 8 bits, by their kind.
     """
 
     name: str
@@ -62,3 +67,5 @@ class Data:
     test: Split
     flag: str | None = None
     skipped: int = 0
+    left_out: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    converted: Mapping[str, int] = field(default_factory=dict)

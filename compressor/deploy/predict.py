@@ -12,9 +12,9 @@ import numpy as np
 
 from compressor.arch import Task, TaskKind
 from compressor.config.deploy import Engine, PredictConfig, PredictFormat
-from compressor.data.imagefolder import images_below
 from compressor.data.images import ImageFile, read_files
-from compressor.deploy.answers import Answer, writer
+from compressor.data.listing import images_below
+from compressor.deploy.answers import SINGLE, Answer, figures_of, writer
 from compressor.deploy.note import EXPORT
 from compressor.deploy.probabilities import sigmoid, softmax
 from compressor.deploy.runtime import Exported, Predictions, Routed, Routes, load_export
@@ -88,7 +88,7 @@ def find_images(source: str) -> list[str]:
     path = Path(source)
     with disk(path):
         if path.is_dir():
-            found = [os.fspath(path / name) for name, _, _ in images_below(path)]
+            found = [os.fspath(path / name) for name, *_ in images_below(path).files]
         elif path.exists():
             found = [source]
         else:
@@ -120,7 +120,8 @@ def answered(
 def _values(out: np.ndarray, task: Task) -> tuple[float, ...]:
     """Turn the outputs for an image into probabilities, or into numbers in the target's unit."""
     if task.kind is TaskKind.REGRESSION:
-        values = out * np.array(task.scale or 1.0, np.float32) + np.array(task.mean or 0.0, np.float32)
+        kept = np.float32 if figures_of(task) == SINGLE else np.float64
+        values = out.astype(kept) * np.array(task.scale or 1.0, kept) + np.array(task.mean or 0.0, kept)
     elif task.kind is TaskKind.MULTILABEL:
         values = sigmoid(out)
     else:
