@@ -62,7 +62,7 @@ def _left_out(
 
 
 def _part(cached: Cached, rows: np.ndarray) -> Split:
-    return Split(Rows(cached.images, rows), cached.targets[rows])
+    return Split(Rows(cached.images, rows, cached.check), cached.targets[rows])
 
 
 def _fingerprint(config: DatasetConfig, cached: Cached, task: Task, rows: dict[str, np.ndarray]) -> str:

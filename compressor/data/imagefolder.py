@@ -28,8 +28,8 @@ VAL = ("val", "valid", "validation", "dev")
 
 LOOSE = "loose in no class folder"
 BESIDE = "folders beside train, val and test"
-Listed = dict[tuple[str, str], list[tuple[str, int, int]]]
-"""Sorted names below the class folder, with size in bytes and time of change, by part and class folder."""
+Listed = dict[tuple[str, str], list[str]]
+"""Sorted names of files below the class folder, by part and class folder."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ def find(config: DatasetConfig) -> Source:
     layout = _layout(root)
     listed = _listed(layout)
     size, channels = config.image_size, config.channels or 3
-    signature = ["imagefolder", DECODER, size, channels, str(root), [[*key, files] for key, files in listed.items()]]
-    return Source(signature, lambda workers: _read(layout, listed, size, channels, workers), layout.left_out)
+    signature = ["imagefolder", DECODER, size, channels, [[*key, names] for key, names in listed.items()]]
+    files = [f"{layout.parts[part][0]}/{name}/{file}" for (part, name), names in listed.items() for file in names]
+    return Source(signature, lambda workers: _read(layout, listed, size, channels, workers), files, layout.left_out)
 
 
 def _layout(root: Path) -> Layout:
@@ -142,6 +143,6 @@ def _read(layout: Layout, listed: Listed, size: int, channels: int, workers: int
     for (part, name), entries in listed.items():
         folder, number = layout.parts[part][0], numbers[same(text_of(name))]
         inside = f"{folder.name}/{name}"
-        files += [ImageFile(part, f"{folder}/{name}/{file}", f"{inside}/{file}", number) for file, *_ in entries]
+        files += [ImageFile(part, f"{folder}/{name}/{file}", f"{inside}/{file}", number) for file in entries]
     task = Task(TaskKind.MULTICLASS, len(names), names)
     return Reading(task, len(files), not_dark(read_files(files, size, channels, workers)))

@@ -32,9 +32,9 @@ Place = tuple[int, int]
 
 @dataclass
 class Listing:
-    """Image files below a folder, sorted by name: name, bytes, time of change; and what was left out."""
+    """Image files below a folder, sorted by name; and what was left out."""
 
-    files: list[tuple[str, int, int]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     left_out: Count = field(default_factory=Counter)
 
 
@@ -73,7 +73,7 @@ def _tree(start: tuple[str, Path], found: Listing, seen: set[Place], shown: str)
             name, kind = prefix + entry.name, kind_of(entry)
             below = (f"{name}/", Path(entry.path))
             if kind == IMAGE:
-                found.files.append((name, *_stamp(entry)))
+                found.files.append(name)
             elif kind == LINK:
                 links.append(below)
             elif kind != FOLDER:
@@ -141,11 +141,3 @@ def _first(folder: Path, seen: set[Place]) -> bool:
     new = places([folder]) - seen
     seen |= new
     return bool(new) or not places([folder])
-
-
-def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
-    try:
-        stat = entry.stat()
-    except OSError:  # a link to nowhere: decoding will name it
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns

@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 
 from compressor.arch import Task, TaskKind
 from compressor.config import DatasetConfig
-from compressor.data.sources import Chunk, Reading, Source, damaged, near, root_of, stamps
+from compressor.data.sources import Chunk, Reading, Source, damaged, existing, near, root_of
 from compressor.errors import DataError
 
 SIZES = (28, 64, 128, 224)
@@ -39,9 +39,9 @@ def find(config: DatasetConfig) -> Source:
     suffix = "" if size == 28 else f"_{size}"
     url = sets[flag].get(f"url{suffix}", "https://medmnist.com")
     root = root_of(config, f"{flag}{suffix}.npz of {url}")
-    listed = stamps(root, [f"{flag}{suffix}.npz"], url)
+    files = existing(root, [f"{flag}{suffix}.npz"], url)
     path = root / f"{flag}{suffix}.npz"
-    return Source(["medmnist", 1, listed], lambda _workers: _read(path, sets[flag], size, url))
+    return Source(["medmnist", 1], lambda _workers: _read(path, sets[flag], size, url), files)
 
 
 def _information() -> dict[str, dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import difflib
 import stat
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +13,8 @@ import PIL
 
 from compressor.arch import Task
 from compressor.config import DatasetConfig
-from compressor.errors import DataError
+from compressor.errors import DataError, FileError
+from compressor.files import check_regular
 
 DECODER = (2, PIL.__version__)
 """Part of the signature of what Pillow decodes or turns: another version may give other pixels."""
@@ -59,12 +60,14 @@ class Reading:
 class Source:
     """A set whose files are where they should be. `read` decodes them with that many processes.
 
-    `signature` is plain JSON data that changes whenever the files or the way they are decoded do. `left_out` counts
-    what lies among the files and is not read: the reason, and a name or an ending.
+    `signature` is plain JSON data that changes whenever the files' names, their order or the way they are decoded do;
+    what they hold is told by their content, which the cache digests. `left_out` counts what lies among the files and
+    is not read: the reason, and a name or an ending.
     """
 
     signature: Any
     read: Callable[[int], Reading]
+    files: Sequence[str] = ()
     left_out: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
@@ -127,15 +130,23 @@ def root_of(config: DatasetConfig, holds: str) -> Path:
     return root
 
 
-def stamps(root: Path, names: Iterable[str], url: str) -> list[Any]:
-    """List files with size and time of change; a missing one is an error that says where to get it."""
-    found: list[Any] = [str(root)]
+def existing(root: Path, names: Iterable[str], url: str, limit: int | None = None) -> list[str]:
+    """Return the paths of files.
+
+    One that is missing, no file or above `limit` bytes is an error that says where to get it.
+    """
+    found: list[str] = []
     for name in names:
+        path = root / name
         try:
-            status = (root / name).stat()
+            status = path.stat()
         except OSError as error:
-            raise DataError(f"{root / name}: {error.strerror}; it comes from {url}") from None
-        found.append([name, status.st_size, status.st_mtime_ns])
+            raise DataError(f"{path}: {error.strerror}; it comes from {url}") from None
+        try:
+            check_regular(path, status, limit)
+        except FileError as error:
+            raise DataError(f"{error}; it comes from {url}") from None
+        found.append(str(path))
     return found
 
 

@@ -1,6 +1,6 @@
 """What a data set is to the rest of the program."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,15 @@ from compressor.config import AugmentConfig
 
 
 class Rows:
-    """Some rows of a memory-mapped array. Indexing reads only the rows asked for and gives a fresh, writable array."""
+    """Some rows of a memory-mapped array. Indexing reads only the rows asked for and gives a fresh, writable array.
 
-    def __init__(self, base: np.ndarray, rows: np.ndarray) -> None:
-        self._base, self._rows = base, rows
+    `check`, where given, refuses rows of the array that are damaged, before they are read.
+    """
+
+    def __init__(self, base: np.ndarray, rows: np.ndarray, check: Callable[[np.ndarray], None] | None = None) -> None:
+        self._base = base
+        self._rows = rows
+        self._check = check
         self.shape: tuple[int, ...] = (len(rows), *base.shape[1:])
         self.dtype = base.dtype
         self.ndim = base.ndim
@@ -24,7 +29,10 @@ class Rows:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Give the rows at an integer, a slice, an array of integers or a mask; other axes are not indexed."""
-        return np.take(self._base, self._rows[index], axis=0)
+        rows = self._rows[index]
+        if self._check is not None:
+            self._check(np.atleast_1d(rows))
+        return np.take(self._base, rows, axis=0)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:] if dtype is None else self[:].astype(dtype)
