@@ -27,6 +27,9 @@ KINDS = {
     "multi-label, binary-class": TaskKind.MULTILABEL,
 }
 CHUNK_BYTES = 2**25
+
+MOST_IMAGES = 10**7
+"""Images that a part may have; a small file may declare, and unpack to, any number."""
 FAULTS = (OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 """What reading a cut or changed file of arrays raises."""
 
@@ -94,7 +97,7 @@ def _labels(archive: zipfile.ZipFile, part: str, task: Task, path: Path) -> np.n
     where = f"{path}: {part}_labels"
     with _member(archive, f"{part}_labels", path) as member:
         shape, _, dtype = _header(member)
-        if len(shape) != 2 or shape[1] != columns or dtype.kind not in "iu":
+        if len(shape) != 2 or shape[1] != columns or dtype.kind not in "iu" or shape[0] > MOST_IMAGES:
             raise DataError(f"{where} is {_described(shape, dtype)}; it should be {wanted}")
     with _member(archive, f"{part}_labels", path) as member:
         labels = npy.read_array(member, allow_pickle=False)
