@@ -122,7 +122,10 @@ def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Read an array's header: its shape, whether columns come first, and what its values are."""
     version = npy.read_magic(member)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    return read(member)
+    try:
+        return read(member)
+    except Exception:  # noqa: BLE001 - a damaged header is parsed as Python, which can raise anything
+        raise ValueError("a header that cannot be read") from None
 
 
 def _check_images(member: IO[bytes], where: str, wanted: tuple[int, ...]) -> None:
