@@ -10,6 +10,7 @@ from typing import Any
 from compressor.codec import encode
 from compressor.config import RunConfig, RuntimeConfig
 from compressor.data import load_data
+from compressor.data.summary import summary
 from compressor.data.types import Data
 from compressor.errors import ConfigError, ModelError
 from compressor.folders import CANDIDATES, MIXTURE, disk, form_of, read_metrics, write_json
@@ -35,18 +36,24 @@ def run_order(config: RunConfig, folder: Path) -> None:
     planned, store = plan(config, data), Store(Path(config.store))
     note = RunNote(SCHEMA, config.name, config.order.upper(), (), data.skipped)
     made = Run(folder, note, planned.steps, store)
-    made.begin()
+    _begin(made, data)
     bench = Bench(store, data, config.runtime, planned.files, progress_of(config.runtime.progress))
     run(planned.last, bench, made.add)
     shown = console()
     shown.print(tables.chain_table(f"{config.name} {config.order.upper()}".rstrip(), made.rows))
-    _say_skipped(data)
     shown.print(f"run: {_short(folder)}", soft_wrap=True)
 
 
-def _say_skipped(data: Data) -> None:
-    if data.skipped:
-        console().print(f"{data.name}: {data.skipped} image files cannot be read and were left out", soft_wrap=True)
+def _begin(made: Run, data: Data) -> None:
+    """Write the note of a run, and say what it reads."""
+    made.begin()
+    made.store.begin()
+    _say(data)
+
+
+def _say(data: Data) -> None:
+    """Say in a line what the images are and what was left out; before the work, which may take hours."""
+    console().print(summary(data), soft_wrap=True, markup=False)
 
 
 def order(config: RunConfig, folder: Path) -> None:
@@ -61,10 +68,11 @@ def order(config: RunConfig, folder: Path) -> None:
     data, store = load_data(config.dataset, config.runtime), Store(Path(config.store))
     planned = orders.plan(config, config.study, orders.trials(config.study), data)
     if config.study.plan:
+        _say(data)
         console().print(report.outlook_table(outlook(planned.steps, store)))
         return
     keys = tuple(step.key for step in planned.steps)
-    Run(folder, RunNote(SCHEMA, config.name, config.study.letters, (), data.skipped, keys), (), store).begin()
+    _begin(Run(folder, RunNote(SCHEMA, config.name, config.study.letters, (), data.skipped, keys), (), store), data)
     place = Workplace(store.root, config.dataset, config.runtime, planned.files)
     with followed(config.runtime.progress) as watch:
         outcomes = execute(planned.steps, place, config.study.execution, watch)
@@ -72,7 +80,6 @@ def order(config: RunConfig, folder: Path) -> None:
     with disk(folder):
         write_json(folder / STUDY, found)
     report.show(found, folder, figures=config.study.figures)
-    _say_skipped(data)
     console().print(f"study: {_short(folder / STUDY)}", soft_wrap=True)
     report.complete(found)
 
@@ -83,7 +90,7 @@ def moe(config: RunConfig, folder: Path) -> None:
     data, store = load_data(config.dataset, config.runtime), Store(Path(config.store))
     planned = mixtures.plan(config, config.moe, data)
     made = Run(folder, RunNote(SCHEMA, config.name, "MoE", (), data.skipped, planned.keys), planned.ends, store)
-    made.begin()
+    _begin(made, data)
     from compressor.report.moe_tables import show as show_mixtures
     from compressor.studies.moe import study
 
@@ -93,7 +100,6 @@ def moe(config: RunConfig, folder: Path) -> None:
     with disk(folder):
         write_json(folder / MIXTURES, found)
     show_mixtures(found, folder, figures=config.moe.figures)
-    _say_skipped(data)
     console().print(f"mixtures: {_short(folder / MIXTURES)}", soft_wrap=True)
 
 
@@ -107,7 +113,7 @@ def search(config: RunConfig, folder: Path) -> None:
     data, store = load_data(config.dataset, config.runtime), Store(Path(config.store))
     planned = joint.plan(config, config.search, data, feasible(config, config.search))
     made = Run(folder, RunNote(SCHEMA, config.name, "search", (), data.skipped), (), store)
-    made.begin()
+    _begin(made, data)
     with followed(config.runtime.progress) as watch:
         found, ends = study(config, config.search, planned, data, watch, made.refer)
     _link(ends, made)
@@ -115,7 +121,6 @@ def search(config: RunConfig, folder: Path) -> None:
         write_json(folder / SEARCH, found)
     write_candidates(planned, store, folder / CANDIDATES)
     search_tables.show(found, folder, figures=config.search.figures)
-    _say_skipped(data)
     console().print(f"search: {_short(folder / SEARCH)}", soft_wrap=True)
     search_tables.complete(found)
 
@@ -134,6 +139,7 @@ def evaluate(config: RunConfig, folder: Path) -> None:
     assert config.checkpoint is not None, "configs/evaluate.yaml makes it mandatory"
     data = load_data(config.dataset, config.runtime)
     source = fitting(Path(config.checkpoint), "checkpoint", data, mixtures=True)
+    _say(data)
     measured, table = _measured(source.folder, data, config.runtime)
     measured, layers = with_bytes(measured, source.folder), encode(table) if config.cost_table else []
     result = {"schema": 1, "key": source.key, "checkpoint": str(source.folder), "data": data.fingerprint}
@@ -144,7 +150,6 @@ def evaluate(config: RunConfig, folder: Path) -> None:
     except ValueError:
         raise ModelError(f"{source.folder}: a measured number is not finite; give a model that answers") from None
     _show_evaluation(measured, layers)
-    _say_skipped(data)
     console().print(f"evaluation: {_short(folder / EVALUATION)}", soft_wrap=True)
 
 
@@ -182,8 +187,8 @@ def bench(config: RunConfig, folder: Path) -> None:
     result = benchmark(config, data, folder, progress_of(config.runtime.progress))
     with disk(folder):
         write_json(folder / BENCHMARK, result)
+    _say(data)
     show(result, folder)
-    _say_skipped(data)
     console().print(f"benchmark: {_short(folder / BENCHMARK)}", soft_wrap=True)
 
 
@@ -193,6 +198,7 @@ def export(config: RunConfig, folder: Path) -> None:
     assert config.checkpoint is not None, "the command needs it"
     data = load_data(config.dataset, config.runtime)
     source = fitting(Path(config.checkpoint), "checkpoint", data, mixtures=True)
+    _say(data)
     from compressor.deploy import export as exporting
     from compressor.report.export import parity_table, size_line
 
@@ -200,7 +206,6 @@ def export(config: RunConfig, folder: Path) -> None:
     note = exporting.export(source, config.export, target, data.test, config.runtime, progress)
     console().print(parity_table(note.parity))
     console().print(size_line(note))
-    _say_skipped(data)
     console().print(f"export: {_short(target)}", soft_wrap=True)
 
 

@@ -24,9 +24,13 @@ def over_heads(outputs: Outputs, loss: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def standardised(targets: Tensor, task: Task) -> Tensor:
-    """Give regression targets in the network's own unit: (target - mean) / scale, (N, outputs)."""
-    options = {"dtype": torch.float32, "device": targets.device}
-    return (targets - torch.tensor(task.mean, **options)) / torch.tensor(task.scale, **options)
+    """Return regression targets in the network's own unit: (target - mean) / scale, float32 (N, outputs).
+
+    Targets that float32 cannot tell apart are float64 until then.
+    """
+    kept = torch.float64 if targets.dtype == torch.float64 else torch.float32
+    options = {"dtype": kept, "device": targets.device}
+    return ((targets - torch.tensor(task.mean, **options)) / torch.tensor(task.scale, **options)).float()
 
 
 def task_loss(task: Task, label_smoothing: float) -> Loss:

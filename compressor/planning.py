@@ -12,6 +12,7 @@ from compressor.data.types import Data
 from compressor.errors import CompressorError, ConfigError
 from compressor.families import FAMILIES, architecture, stages_of
 from compressor.folders import MIXTURE, disk, form_of, read_arch, read_mixture
+from compressor.naming import same
 from compressor.phase import BY_NAME, Phase, parse_order
 from compressor.pipeline import Given, Source, Step, given
 from compressor.store import Store
@@ -229,4 +230,4 @@ def _answers(task: Task) -> str:
 
 def _other_class(task: Task, data: Data) -> tuple[str, str] | None:
     pairs = zip(task.names, data.task.names, strict=False)
-    return next(((mine, asked) for mine, asked in pairs if mine != asked), None)
+    return next(((mine, asked) for mine, asked in pairs if same(mine) != same(asked)), None)

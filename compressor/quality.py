@@ -47,15 +47,16 @@ def resampled(score: Callable[[np.ndarray], float], n: int) -> Value:
     return Value(value, min(float(low), value), max(float(high), value))
 
 
-def in_units(out: Tensor, task: Task) -> Tensor:
-    """Turn a regression network's outputs (N, outputs) into the target's unit."""
-    return out * torch.tensor(task.scale) + torch.tensor(task.mean)
+def in_units(out: Tensor, targets: Tensor, task: Task) -> Tensor:
+    """Return a regression network's outputs (N, outputs) in the targets' unit and in their precision."""
+    kept = torch.float64 if targets.dtype == torch.float64 else torch.float32
+    return out.to(kept) * torch.tensor(task.scale, dtype=kept) + torch.tensor(task.mean, dtype=kept)
 
 
 def per_image(out: Tensor, targets: Tensor, task: Task) -> Tensor:
     """Give each image's quality (N,): 1 or 0, the share of right labels, or minus the mean absolute error."""
     if task.kind is TaskKind.REGRESSION:
-        return -(in_units(out, task) - targets).abs().mean(dim=1)
+        return -(in_units(out, targets, task) - targets).abs().mean(dim=1)
     if task.kind is TaskKind.MULTILABEL:
         return ((out > 0) == (targets > 0.5)).float().mean(dim=1)
     return (out.argmax(dim=1) == targets).float()
@@ -67,7 +68,7 @@ def quality(out: Tensor, targets: Tensor, task: Task, *, medmnist: bool) -> Qual
     loss = task_loss(task, 0.0)((out,), out, targets).item()
     right = per_image(out, targets, task)
     if task.kind is TaskKind.REGRESSION:
-        return Quality(n, loss, _defined(_regression(in_units(out, task).numpy(), targets.numpy())))
+        return Quality(n, loss, _defined(_regression(in_units(out, targets, task).numpy(), targets.numpy())))
     if task.kind is TaskKind.MULTILABEL:
         scores = {"accuracy": mean(right.double().numpy())}
     else:

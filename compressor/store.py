@@ -61,6 +61,11 @@ class Store:
             raise StoreError(f"{folder}: holds the step {record.key}; remove {folder} and the step is run again")
         return record
 
+    def begin(self) -> None:
+        """Make the store's folder, so that one that cannot be is told before the work."""
+        with disk(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Hold the step of a key for this process; wait, saying so once, while another one holds it."""

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import pickle
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,16 @@ def listed(root: Path, rows: list[list[str]], header: str = "file,length") -> Pa
     with (root / "list.csv").open("w", newline="") as file:
         csv.writer(file).writerows([header.split(","), *rows])
     return root / "list.csv"
+
+
+def png16(values: np.ndarray) -> bytes:
+    """Return a PNG file of 16-bit colours (H, W, 3), which Pillow cannot write."""
+
+    def part(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    height, width, _ = values.shape
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes((16, 2, 0, 0, 0))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    parts = part(b"IHDR", header) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts

@@ -15,7 +15,7 @@ from layouts import load, settings
 
 from compressor.config import AugmentConfig
 from compressor.data import load_data
-from compressor.data.images import decode
+from compressor.data.images import decoded
 from compressor.data.splits import pick, split
 from compressor.data.types import Rows
 from compressor.errors import DataError
@@ -111,7 +111,7 @@ def test_the_fingerprint_is_of_the_content_wherever_the_files_are(tmp_path):
 def test_the_second_time_nothing_is_decoded(tmp_path, monkeypatch):
     root = layouts.folder(tmp_path / "set")
     first = load(tmp_path / "cache", "imagefolder", root=root, image_size=8)
-    monkeypatch.setattr("compressor.data.images.decode", None)
+    monkeypatch.setattr("compressor.data.images.decoded", None)
     again = load(tmp_path / "cache", "imagefolder", root=root, image_size=8)
     assert again.fingerprint == first.fingerprint
     assert np.array_equal(again.train.images[:], first.train.images[:])
@@ -152,7 +152,7 @@ def test_an_interrupt_while_decoding_leaves_nothing_behind(tmp_path, monkeypatch
     def interrupt(*_) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compressor.data.images.decode", interrupt)
+    monkeypatch.setattr("compressor.data.images.decoded", interrupt)
     with pytest.raises(KeyboardInterrupt):
         load(tmp_path / "cache", "imagefolder", root=layouts.folder(tmp_path / "set"), image_size=8)
     assert [path.name for path in (tmp_path / "cache" / "data").iterdir()] == [".locks"]
@@ -175,20 +175,20 @@ def test_a_full_disk_is_one_line_and_leaves_no_draft(tmp_path, monkeypatch):
 
 
 def test_who_wants_a_set_that_is_being_decoded_waits_for_it(tmp_path, monkeypatch):
-    decoded = []
+    seen = []
 
-    def slow(path: str, size: int, channels: int) -> np.ndarray:
-        decoded.append(path)
+    def slow(path: str, size: int, channels: int) -> tuple:
+        seen.append(path)
         time.sleep(0.001)
-        return decode(path, size, channels)
+        return decoded(path, size, channels)
 
-    monkeypatch.setattr("compressor.data.images.decode", slow)
+    monkeypatch.setattr("compressor.data.images.decoded", slow)
     root = layouts.folder(tmp_path / "set")
     with ThreadPoolExecutor(3) as pool:
         jobs = [pool.submit(load, tmp_path / "cache", "imagefolder", root=root, image_size=8) for _ in range(3)]
         found = [job.result().fingerprint for job in jobs]
     assert len(set(found)) == 1
-    assert len(decoded) == len(set(decoded)) == 60
+    assert len(seen) == len(set(seen)) == 60
 
 
 def test_a_progress_bar_is_shown_where_asked(tmp_path, capsys, monkeypatch):

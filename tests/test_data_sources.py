@@ -146,10 +146,37 @@ def test_a_medmnist_file_of_objects_is_not_unpickled(tmp_path, unpickled):
         arrays = dict(content)
     arrays: dict[str, Any] = arrays | {"val_labels": np.array([Hostile(tmp_path / "ran")] * 24, object)}
     np.savez(path, **arrays)
-    with pytest.raises(DataError, match=r"bloodmnist\.npz: is cut, changed"):
+    with pytest.raises(DataError, match=r"bloodmnist\.npz: val_labels is object, 24; it should be integers of 0 to 7"):
         load(tmp_path / "cache", "medmnist", root=tmp_path, flag="bloodmnist")
     assert not (tmp_path / "ran").exists()
     assert not unpickled
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("val_images", lambda x: x.astype(np.uint16) * 257, r"val_images is uint16, 24 x 28 x 28 x 3; .* uint8"),
+        ("test_images", lambda x: x / np.float32(255), r"test_images is float32, 24 x 28 x 28 x 3; it should be uint8"),
+        ("train_images", lambda x: x[..., 0], r"train_images is uint8, 24 x 28 x 28; it should be uint8, 24 x 28"),
+        ("val_images", lambda x: x[1:], r"val_images is uint8, 23 x 28 x 28 x 3; it should be uint8, 24 x 28 x 28 x 3"),
+        ("train_labels", lambda x: x.astype(float), r"train_labels is float64, 24 x 1; .* integers of 0 to 7, N x 1"),
+        ("test_labels", lambda x: x[:, 0], r"test_labels is int64, 24; it should be integers of 0 to 7, N x 1"),
+        ("val_labels", lambda x: x + 5, r"val_labels has 5 to 12; it should be integers of 0 to 7, N x 1"),
+        ("test_images", None, r"lacks the array test_images"),
+    ],
+)
+def test_a_wrong_array_of_a_medmnist_file_is_named(name, change, message, tmp_path):
+    path = tmp_path / "bloodmnist.npz"
+    layouts.medical(path, size=28, colour=True, labels=8)
+    with np.load(path) as content:
+        arrays = dict(content)
+    wrong = arrays.pop(name)
+    if change is not None:
+        arrays[name] = change(wrong)
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match=rf"bloodmnist\.npz: {message}") as caught:
+        load(tmp_path / "cache", "medmnist", root=tmp_path, flag="bloodmnist")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("keep", [0, 100, -2000])

@@ -9,6 +9,7 @@ import pytest
 from compressor.arch import Task, TaskKind
 from compressor.config import PredictFormat
 from compressor.deploy.answers import Answer, record, writer
+from compressor.naming import printable
 
 LABELS = Task(TaskKind.MULTILABEL, 2, ("cat", "dog"))
 NUMBERS = Task(TaskKind.REGRESSION, 2, ("x", "y"), mean=(0.0, 0.0), scale=(1.0, 1.0))
@@ -53,7 +54,8 @@ def test_an_answer_has_the_files_own_name_but_for_what_is_no_unicode(task, name)
     writer(PredictFormat.CSV, out, task, [name])(answer)
     assert [row["file"] for row in csv.DictReader(io.StringIO(out.getvalue(), newline=""))] == [want]
     shown = written(PredictFormat.TABLE, task, answer)[1]
-    assert shown.startswith("".join(c if c.isprintable() else "?" for c in name))
+    assert shown.startswith("".join(c if c.isprintable() else printable(c) for c in name))
+    assert shown.isprintable()
 
 
 def test_a_table_shows_the_end_of_a_long_name():

@@ -1,6 +1,7 @@
 """Data sets as memory-mapped arrays, with splits and fingerprints."""
 
 import math
+from collections import Counter
 
 import numpy as np
 
@@ -8,8 +9,10 @@ from compressor.arch import Task, TaskKind
 from compressor.codec import canonical, digest
 from compressor.config import DatasetConfig, RuntimeConfig
 from compressor.data.cache import Cached, ready
-from compressor.data.sources import find
+from compressor.data.sources import Source, find
 from compressor.data.splits import split
+from compressor.data.summary import OVER_LIMIT, UNREADABLE
+from compressor.data.targets import scaled
 from compressor.data.types import Data, Rows, Split
 
 STD_FLOOR = 1e-3
@@ -21,9 +24,12 @@ def load_data(config: DatasetConfig, runtime: RuntimeConfig) -> Data:
     Raises:
         DataError: a file is missing or unreadable, or the set is not what was asked for.
     """
-    cached = ready(find(config), config, runtime)
+    source = find(config)
+    cached = ready(source, config, runtime)
     rows = split(cached.parts, cached.targets, config)
-    task = _scaled(cached.task, cached.targets[rows["train"]])
+    task = cached.task
+    if task.kind is TaskKind.REGRESSION:
+        task = scaled(task, cached.targets[rows["train"]], config.name)
     mean, std = _pixels(cached.moments[rows["train"]], cached.size)
     return Data(
         name=config.name,
@@ -39,30 +45,29 @@ def load_data(config: DatasetConfig, runtime: RuntimeConfig) -> Data:
         test=_part(cached, rows["test"]),
         flag=config.flag,
         skipped=len(cached.unreadable),
+        left_out=_left_out(source, cached, rows, config),
+        converted=cached.converted,
     )
 
 
+def _left_out(
+    source: Source, cached: Cached, rows: dict[str, np.ndarray], config: DatasetConfig
+) -> dict[tuple[str, str], int]:
+    """Count what was left out of a set: in its folders, by its decoder and by its limit."""
+    counts = Counter(source.left_out)
+    counts.update((UNREADABLE, name) for name in cached.unreadable)
+    if over := len(cached.images) - sum(map(len, rows.values())):
+        counts[f"{OVER_LIMIT}={config.limit}", ""] = over
+    return dict(counts)
+
+
 def _part(cached: Cached, rows: np.ndarray) -> Split:
-    return Split(Rows(cached.images, rows), cached.targets[rows])
+    return Split(Rows(cached.images, rows, cached.check), cached.targets[rows])
 
 
 def _fingerprint(config: DatasetConfig, cached: Cached, task: Task, rows: dict[str, np.ndarray]) -> str:
     chosen = [rows[name].astype("<i8").tobytes() for name in ("train", "val", "test")]
     return digest(canonical([cached.digests, task, config.augment, config.flag]), *chosen)
-
-
-def _scaled(task: Task, targets: np.ndarray) -> Task:
-    """Give a regression task the mean and the scale of the train targets; sums are exact, so machines agree."""
-    if task.kind is not TaskKind.REGRESSION:
-        return task
-    columns = [[float(value) for value in column] for column in targets.T]
-    mean = tuple(math.fsum(column) / len(column) for column in columns)
-    spread = [
-        math.sqrt(math.fsum((value - middle) ** 2 for value in column) / len(column))
-        for column, middle in zip(columns, mean, strict=True)
-    ]
-    scale = tuple(value if value > 0 else 1.0 for value in spread)
-    return Task(task.kind, task.outputs, task.names, mean=mean, scale=scale)
 
 
 def _pixels(moments: np.ndarray, size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,16 +1,19 @@
 """Decoded sets on disk: made once, checked when opened, memory-mapped.
 
 A set is a folder of images.npy (uint8 (N, C, H, W)), targets.npy, moments.npy (int64 (N, C, 2): sum and sum of squares
-of each image's channels) and meta.json. It is written in a draft folder and published by one rename.
+of each image's channels) and meta.json, which has the others' digests. It is written in a draft folder and published
+by one rename.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +25,24 @@ from platformdirs import user_cache_dir
 from compressor.arch import Task
 from compressor.codec import CodecError, canonical, decode, digest, digest_file, encode, read_json
 from compressor.config import DatasetConfig, RuntimeConfig
+from compressor.data.blocks import CHECKED_WHOLE, Blocks, block_digests
+from compressor.data.identity import content_digests
 from compressor.data.sources import Chunk, Reading, Source
 from compressor.errors import DataError
 from compressor.progress import Advance, silent
 
-SCHEMA = 1
-SAMPLES = 64
+SCHEMA = 2
 NAMED = 20
 """How many unreadable files an error names."""
 
 
 @dataclass(frozen=True)
 class Meta:
-    """The content of meta.json. `digests` are of the arrays' values, `files` the size and digest of each small file."""
+    """The content of meta.json. `digests` are of the arrays' values, `checks` of each small file, with the header.
+
+    `blocks` are the digests of the blocks of images.npy. `converted` counts the images whose pixels did not have 8
+    bits, by their kind.
+    """
 
     schema: int
     task: Task
@@ -43,11 +51,16 @@ class Meta:
     digests: dict[str, str]
     sizes: dict[str, int]
     checks: dict[str, str]
+    blocks: tuple[str, ...]
+    converted: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Cached:
-    """A decoded set: all images in one read-only array, parts one after the other, `parts` being their sizes."""
+    """A decoded set: all images in one read-only array, parts one after the other, `parts` being their sizes.
+
+    `check` refuses rows of `images` that are not as they were written.
+    """
 
     task: Task
     parts: dict[str, int]
@@ -56,6 +69,8 @@ class Cached:
     images: np.ndarray
     targets: np.ndarray
     moments: np.ndarray
+    converted: dict[str, int]
+    check: Callable[[np.ndarray], None]
 
     @property
     def channels(self) -> int:
@@ -75,26 +90,35 @@ def ready(source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> Cach
         DataError: images are unreadable (up to 20 are named), or the cache cannot be written.
     """
     root = Path(runtime.data_cache or user_cache_dir("compressor")) / "data"
-    key = f"{config.name}-{digest(json.dumps([SCHEMA, config.channels, source.signature]).encode())}"
+    said = canonical([SCHEMA, config.channels, source.signature])
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(root, error) from None
+    content = partial(content_digests, source.files, root / f".files-{digest(said)}.json")
+    before = content()
+    key = f"{config.name}-{digest(said, canonical(before))}"
     if (found := _open(root / key, config.skip_unreadable)) is not None:
         return found
     try:
         (root / ".locks").mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".locks" / f"{key}.lock"):
             if (found := _open(root / key, config.skip_unreadable)) is None:
-                _make(root, key, source, config, runtime)
+                _make(root, key, source, config, runtime, lambda: content() == before)
                 found = _open(root / key, config.skip_unreadable)
     except OSError as error:
-        raise DataError(
-            f"{error.filename or root}: {error.strerror or error}; runtime.data_cache names another folder"
-        ) from None
+        raise _unwritable(root, error) from None
     if found is None:
         raise DataError(f"{root / key}: does not read back as it was written; runtime.data_cache names another folder")
     return found
 
 
+def _unwritable(root: Path, error: OSError) -> DataError:
+    return DataError(f"{error.filename or root}: {error.strerror or error}; runtime.data_cache names another folder")
+
+
 def _open(folder: Path, skip_unreadable: bool) -> Cached | None:
-    """Open a set whose files are whole: sizes, the small files' digests, and some images against their sums."""
+    """Open a set whose files are whole by their digests; images that are many are checked as they are read."""
     try:
         meta = _read_meta(folder / "meta.json")
         if meta.schema != SCHEMA or (meta.unreadable and not skip_unreadable):
@@ -103,14 +127,26 @@ def _open(folder: Path, skip_unreadable: bool) -> Cached | None:
             return None
         if any(digest_file(folder / name) != check for name, check in meta.checks.items()):
             return None
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
+        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         targets, moments = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("targets", "moments"))
     except (OSError, ValueError, CodecError):
         return None
-    some = np.linspace(0, len(images) - 1, SAMPLES, dtype=np.int64)
-    if not len(images) == len(targets) == len(moments) or not np.array_equal(_moments(images[some]), moments[some]):
+    if not len(images) == len(targets) == len(moments):
         return None
-    return Cached(meta.task, meta.parts, meta.unreadable, meta.digests, images, targets, moments)
+    blocks = Blocks(folder / "images.npy", meta.blocks, images.offset, images[0].nbytes)
+    if meta.sizes["images.npy"] <= CHECKED_WHOLE and block_digests(folder / "images.npy") != meta.blocks:
+        return None
+    return Cached(
+        meta.task,
+        meta.parts,
+        meta.unreadable,
+        meta.digests,
+        images.view(np.ndarray),
+        targets,
+        moments,
+        meta.converted,
+        blocks.check,
+    )
 
 
 def _read_meta(path: Path) -> Meta:
@@ -120,7 +156,9 @@ def _read_meta(path: Path) -> Meta:
     return decode(Meta, content["meta"])
 
 
-def _make(root: Path, key: str, source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> None:
+def _make(
+    root: Path, key: str, source: Source, config: DatasetConfig, runtime: RuntimeConfig, unchanged: Callable[[], bool]
+) -> None:
     draft = root / f".draft-{key}"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
@@ -128,6 +166,8 @@ def _make(root: Path, key: str, source: Source, config: DatasetConfig, runtime: 
         reading = source.read(runtime.workers or _cores())
         with closing(reading.chunks), _bar(runtime.progress, f"decode {config.name}", reading.total) as advance:
             meta = _write(draft, reading, config, advance)
+        if not unchanged():
+            raise DataError(f"dataset {config.name}: its files changed while they were read; type the command again")
         content = {"check": digest(canonical(meta)), "meta": encode(meta)}
         (draft / "meta.json").write_text(json.dumps(content), encoding="utf-8")
         if (root / key).exists():
@@ -146,9 +186,11 @@ def _cores() -> int:
 def _write(draft: Path, reading: Reading, config: DatasetConfig, advance: Advance) -> Meta:
     parts: dict[str, int] = {}
     unreadable: list[str] = []
+    converted: Counter[str] = Counter()
     with closing(_Arrays(draft)) as arrays:
         for chunk in reading.chunks:
             unreadable.extend(chunk.unreadable)
+            converted.update(found.kind for _, found in chunk.converted)
             parts[chunk.part] = parts.get(chunk.part, 0) + len(chunk.images)
             if not unreadable or config.skip_unreadable:
                 arrays.append(chunk, config.channels)
@@ -166,6 +208,8 @@ def _write(draft: Path, reading: Reading, config: DatasetConfig, advance: Advanc
         digests=arrays.digests(),
         sizes={name: (draft / name).stat().st_size for name in names},
         checks={name: digest_file(draft / name) for name in names[1:]},
+        blocks=block_digests(draft / "images.npy"),
+        converted=dict(converted),
     )
 
 

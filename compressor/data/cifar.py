@@ -1,6 +1,8 @@
 """CIFAR-10 and CIFAR-100 in torchvision's layout: the pickled batches of the authors, read without unpickling code."""
 
+import io
 import pickle
+import pickletools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,12 @@ import numpy as np
 
 from compressor.arch import Task, TaskKind
 from compressor.config import DatasetConfig
-from compressor.data.sources import Reading, Source, damaged, root_of, stamps, whole
-from compressor.errors import DataError
+from compressor.data.sources import Reading, Source, damaged, existing, root_of, whole
+from compressor.errors import DataError, FileError
+from compressor.files import read_bytes
+
+BATCH_LIMIT = 2**29
+"""Bytes that a batch file may have; the largest of the authors' has 155 million."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +64,8 @@ def find(config: DatasetConfig) -> Source:
     """List the batch files of `dataset.root`."""
     layout = LAYOUTS[config.name]
     folder = root_of(config, f"the folder {layout.folder} of {layout.url}") / layout.folder
-    listed = stamps(folder, layout.files, f"{layout.url}, unpacked in {folder.parent}")
-    return Source([config.name, 1, listed], lambda _workers: _read(folder, layout))
+    files = existing(folder, layout.files, f"{layout.url}, unpacked in {folder.parent}", BATCH_LIMIT)
+    return Source([config.name, 1], lambda _workers: _read(folder, layout), files)
 
 
 def _read(folder: Path, layout: Layout) -> Reading:
@@ -86,15 +92,32 @@ def _batch(path: Path, layout: Layout, classes: int) -> tuple[np.ndarray, np.nda
 
 def _load(path: Path, layout: Layout) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            entry = _ArrayReader(file, encoding="latin1").load()
-    except DataError as error:
+        content = read_bytes(path, BATCH_LIMIT)
+        _check_memo(content)
+        entry = _ArrayReader(io.BytesIO(content), encoding="latin1").load()
+    except (DataError, FileError) as error:
         raise DataError(f"{path}: {error}; get it again from {layout.url}") from None
     except Exception:  # noqa: BLE001 - bytes that are no pickle can raise anything
         raise damaged(path, layout.url) from None
     if not isinstance(entry, dict):
         raise damaged(path, layout.url)
     return entry
+
+
+def _check_memo(content: bytes) -> None:
+    """Refuse a pickle that numbers what it remembers otherwise than one by one, as no writer does.
+
+    The reader makes room for the highest number: 22 bytes can ask for gigabytes. Raises ValueError
+    also for a pickle that is cut.
+    """
+    remembered = 0
+    for operation, argument, _ in pickletools.genops(content):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            if not isinstance(argument, int) or argument > remembered:
+                raise ValueError(f"remembers number {argument} after {remembered} others")
+            remembered += 1
+        elif operation.name == "MEMOIZE":
+            remembered += 1
 
 
 def _latin1(text: str, _encoding: str = "latin1") -> bytes:

@@ -1,14 +1,20 @@
 """Images and numbers listed in a CSV file: file,target[,more targets][,split]."""
 
 import csv
+import io
 import math
-import os
 from pathlib import Path
 
 from compressor.arch import Task, TaskKind
 from compressor.config import DatasetConfig
 from compressor.data.sources import DECODER, Reading, Source, root_of
+from compressor.data.targets import precision_of
 from compressor.errors import DataError
+from compressor.files import open_regular
+from compressor.naming import same
+
+LIST_LIMIT = 2**30
+"""Bytes that a list may have: some ten million rows."""
 
 PARTS = ("train", "val", "test")
 Row = tuple[str, str, tuple[float, ...]]
@@ -25,15 +31,15 @@ def find(config: DatasetConfig) -> Source:
     root = path.parent if config.root is None else root_of(config, "the images that dataset.csv lists")
     names, rows = read_list(path)
     size, channels = config.image_size, config.channels or 3
-    stamped = [[*row, *_stamp(root / row[1])] for row in rows]
-    signature = ["image_regression", DECODER, size, channels, str(root), names, stamped]
-    return Source(signature, lambda workers: _read(root, names, rows, size, channels, workers))
+    signature = ["image_regression", DECODER, size, channels, names, rows]
+    files = [str(root / file) for _, file, _ in rows]
+    return Source(signature, lambda workers: _read(root, names, rows, size, channels, workers), files)
 
 
 def read_list(path: Path) -> tuple[tuple[str, ...], list[Row]]:
     """Give the names of the targets and the rows, parts being neighbours; a bad row is an error with its number."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular(path, LIST_LIMIT), encoding="utf-8-sig", newline="") as file:
             table = list(csv.reader(file, strict=True))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; dataset.csv is a CSV file of images and targets") from None
@@ -41,7 +47,7 @@ def read_list(path: Path) -> tuple[tuple[str, ...], list[Row]]:
         raise DataError(f"{path}: is not a CSV file in UTF-8") from None
     header = [name.strip() for name in table[0]] if table else []
     names = tuple(name for name in header if name not in ("file", "split"))
-    if "file" not in header or not names or len(set(header)) < len(header) or "" in header:
+    if "file" not in header or not names or len(set(map(same, header))) < len(header) or "" in header:
         raise DataError(f"{path}: row 1 is {','.join(header)[:80]!r}; it should be file,target[,more targets][,split]")
     rows = [_row(path, i, header, names, cells) for i, cells in enumerate(table[1:], 2) if cells]
     present = {part for part, _, _ in rows}
@@ -72,17 +78,10 @@ def _row(path: Path, number: int, header: list[str], names: tuple[str, ...], cel
     return part, cell["file"], tuple(values)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        stat = os.stat(path)  # noqa: PTH116 - half the time of Path.stat
-    except OSError:  # decoding will name it
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
-
-
 def _read(root: Path, names: tuple[str, ...], rows: list[Row], size: int, channels: int, workers: int) -> Reading:
-    from compressor.data.images import ImageFile, read_files
+    from compressor.data.images import ImageFile, not_dark, read_files
 
     files = [ImageFile(part, str(root / file), file, targets) for part, file, targets in rows]
     task = Task(TaskKind.REGRESSION, len(names), names)
-    return Reading(task, len(files), read_files(files, size, channels, workers))
+    precision = precision_of([targets for _, _, targets in rows])
+    return Reading(task, len(files), not_dark(read_files(files, size, channels, workers, precision)))

@@ -10,21 +10,34 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from types import ModuleType
 
 import numpy as np
 import PIL
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
-from compressor.data.sources import Chunk
+from compressor.data.pixels import refuse_dark, to_8_bit
+from compressor.data.sources import Chunk, Converted
 from compressor.errors import DataError
+from compressor.naming import printable
 
 CHUNK_BYTES = 2**22
 FEW = 256
 """Fewer files than this are decoded here: starting processes would take longer."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings an image of each EXIF orientation upright."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +50,45 @@ class ImageFile:
     target: int | tuple[float, ...]
 
 
-def read_files(files: Sequence[ImageFile], size: int, channels: int, workers: int) -> Generator[Chunk]:
-    """Decode files in their order into chunks of (n, channels, size, size), files of one part being neighbours."""
+def read_files(
+    files: Sequence[ImageFile], size: int, channels: int, workers: int, numbers: type[np.floating] = np.float32
+) -> Generator[Chunk]:
+    """Decode files in their order into chunks of (n, channels, size, size), files of one part being neighbours.
+
+    Targets that are no classes become `numbers`, float32 or float64.
+    """
     batches = list(_batches(files, min(FEW, max(1, CHUNK_BYTES // (channels * size * size)))))
     jobs = [([file.path for file in batch], size, channels) for batch in batches]
-    for batch, (images, reasons) in zip(batches, _decoded(jobs, len(files), workers), strict=True):
+    for batch, (images, reasons, converted) in zip(batches, _decoded(jobs, len(files), workers), strict=True):
         good = [file.target for i, file in enumerate(batch) if i not in reasons]
         bad = tuple(f"{printable(batch[i].name)} ({reason})" for i, reason in reasons.items())
-        yield Chunk(batch[0].part, images, _targets(good, batch[0].target), bad)
+        named = tuple((printable(batch[i].name), found) for i, found in converted.items())
+        yield Chunk(batch[0].part, images, _targets(good, batch[0].target, numbers), bad, named)
 
 
-def printable(name: str) -> str:
-    """Make a file name fit in one line of a message."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
+def not_dark(chunks: Generator[Chunk]) -> Generator[Chunk]:
+    """Pass a set's chunks on, and refuse the set at its end where its 16-bit or float images are all nearly black."""
+    counts: dict[str, int] = {}
+    seen: dict[str, tuple[str, Converted]] = {}
+    with closing(chunks):
+        for chunk in chunks:
+            yield chunk
+            for name, found in chunk.converted:
+                counts[found.kind] = counts.get(found.kind, 0) + 1
+                if found.kind not in seen or found.largest > seen[found.kind][1].largest:
+                    seen[found.kind] = (name, found)
+    refuse_dark(seen, counts)
 
 
 def decode(path: str, size: int, channels: int) -> np.ndarray:
-    """Give one image as uint8 (channels, size, size); what Pillow raises passes through.
+    """Return one image as uint8 (channels, size, size); what Pillow raises passes through."""
+    return decoded(path, size, channels)[0]
 
-    Turned as its EXIF says; transparent parts lie on white; 16-bit values lose their lower byte; stretched to a square.
+
+def decoded(path: str, size: int, channels: int) -> tuple[np.ndarray, Converted | None]:
+    """Return one image as uint8 (channels, size, size), and what its pixels were converted from, if they had to be.
+
+    Turned as its EXIF says; brought to 8 bits as `pixels` says; stretched to a square.
     """
     found = os.stat(path)  # noqa: PTH116 - half the time of Path.stat
     if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
@@ -66,24 +99,22 @@ def decode(path: str, size: int, channels: int) -> np.ndarray:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path) as file:
-            ImageOps.exif_transpose(file, in_place=True)
-            image = _flat(file, "L" if channels == 1 else "RGB")
+            wide = any(";16" in str(tile[3]) for tile in file.tile[:1])
+            file.load()
+            image, converted = to_8_bit(_upright(file), "L" if channels == 1 else "RGB", wide=wide)
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    return (pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)), converted
 
 
-def _flat(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode == mode and "transparency" not in image.info:
-        image.load()
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF says; rubbish there does not cost the image, which is then taken as it lies."""
+    try:
+        turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - whatever a parser of rubbish raises
         return image
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert(mode)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert(mode)
-    return image.convert("RGB").convert(mode)
+    return image if turn is None else image.transpose(turn)
 
 
 def _batches(files: Sequence[ImageFile], length: int) -> Iterator[list[ImageFile]]:
@@ -92,14 +123,17 @@ def _batches(files: Sequence[ImageFile], length: int) -> Iterator[list[ImageFile
         yield from (part[start : start + length] for start in range(0, len(part), length))
 
 
-def _targets(good: list[int | tuple[float, ...]], like: int | tuple[float, ...]) -> np.ndarray:
+def _targets(
+    good: list[int | tuple[float, ...]], like: int | tuple[float, ...], numbers: type[np.floating]
+) -> np.ndarray:
     if isinstance(like, int):
         return np.array(good, np.int64)
-    return np.array(good, np.float32).reshape(len(good), len(like))
+    return np.array(good, numbers).reshape(len(good), len(like))
 
 
 Job = tuple[list[str], int, int]
-Decoded = tuple[np.ndarray, dict[int, str]]
+Decoded = tuple[np.ndarray, dict[int, str], dict[int, Converted]]
+"""Images, and by position in the batch why a file gave none, and what an image was converted from."""
 
 
 def _decoded(jobs: list[Job], files: int, workers: int) -> Iterator[Decoded]:
@@ -129,15 +163,21 @@ def _no_main() -> Iterator[None]:
 
 
 def _decode_all(job: Job) -> Decoded:
-    """Decode a batch: the images that could be read, and the reason for each position that could not."""
+    """Decode a batch; a file that cannot be read costs no other."""
     paths, size, channels = job
-    images, reasons = [], {}
+    images: list[np.ndarray] = []
+    reasons: dict[int, str] = {}
+    converted: dict[int, Converted] = {}
     for position, path in enumerate(paths):
         try:
-            images.append(decode(path, size, channels))
+            image, found = decoded(path, size, channels)
         except Exception as error:  # noqa: BLE001 - a hostile file can make a decoder raise anything
             reasons[position] = _reason(error)
-    return np.array(images, np.uint8).reshape(len(images), channels, size, size), reasons
+            continue
+        images.append(image)
+        if found is not None:
+            converted[position] = found
+    return np.array(images, np.uint8).reshape(len(images), channels, size, size), reasons, converted
 
 
 def _reason(error: Exception) -> str:

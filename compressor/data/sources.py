@@ -1,8 +1,9 @@
 """What a data set's module offers, and the table of all sets. A module is imported when its set is asked for."""
 
 import difflib
-from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+import stat
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,38 @@ import PIL
 
 from compressor.arch import Task
 from compressor.config import DatasetConfig
-from compressor.errors import DataError
+from compressor.errors import DataError, FileError
+from compressor.files import check_regular
 
-DECODER = (1, PIL.__version__)
+DECODER = (2, PIL.__version__)
 """Part of the signature of what Pillow decodes or turns: another version may give other pixels."""
+
+
+RANGES = {"16-bit": "0 to 65535", "float": "0 to 1"}
+"""Pixels that have not 8 bits, and what of them stands for black to white."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """That an image had `kind` of pixels, and the largest of them as a 16-bit value; 0 where all pixels are equal."""
+
+    kind: str
+    largest: int
 
 
 @dataclass(frozen=True)
 class Chunk:
     """Consecutive images of one part (train, val, test, or `all` where the set has no parts of its own).
 
-    Images are uint8 (n, C, H, W), targets int64 (n,) or float32 (n, outputs). `unreadable` names the files among
-    them, with the reason, that gave no image.
+    Images are uint8 (n, C, H, W), targets int64 (n,), or float32 or float64 (n, outputs). `unreadable` names the
+    files among them, with the reason, that gave no image, `converted` those whose pixels did not have 8 bits.
     """
 
     part: str
     images: np.ndarray
     targets: np.ndarray
     unreadable: tuple[str, ...] = ()
+    converted: tuple[tuple[str, Converted], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,11 +60,15 @@ class Reading:
 class Source:
     """A set whose files are where they should be. `read` decodes them with that many processes.
 
-    `signature` is plain JSON data that changes whenever the files or the way they are decoded do.
+    `signature` is plain JSON data that changes whenever the files' names, their order or the way they are decoded do;
+    what they hold is told by their content, which the cache digests. `left_out` counts what lies among the files and
+    is not read: the reason, and a name or an ending.
     """
 
     signature: Any
     read: Callable[[int], Reading]
+    files: Sequence[str] = ()
+    left_out: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,20 +119,34 @@ def root_of(config: DatasetConfig, holds: str) -> Path:
     if config.root is None:
         raise DataError(f"dataset.root is not set; give the folder that holds {holds}")
     root = Path(config.root).absolute()
-    if not root.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(root.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_folder = False
+    except OSError as error:
+        raise DataError(f"dataset.root={config.root}: {root}: {error.strerror}; it should hold {holds}") from None
+    if not is_folder:
         raise DataError(f"dataset.root={config.root}: {root} is not a folder; it should hold {holds}")
     return root
 
 
-def stamps(root: Path, names: Iterable[str], url: str) -> list[Any]:
-    """List files with size and time of change; a missing one is an error that says where to get it."""
-    found: list[Any] = [str(root)]
+def existing(root: Path, names: Iterable[str], url: str, limit: int | None = None) -> list[str]:
+    """Return the paths of files.
+
+    One that is missing, no file or above `limit` bytes is an error that says where to get it.
+    """
+    found: list[str] = []
     for name in names:
+        path = root / name
         try:
-            stat = (root / name).stat()
+            status = path.stat()
         except OSError as error:
-            raise DataError(f"{root / name}: {error.strerror}; it comes from {url}") from None
-        found.append([name, stat.st_size, stat.st_mtime_ns])
+            raise DataError(f"{path}: {error.strerror}; it comes from {url}") from None
+        try:
+            check_regular(path, status, limit)
+        except FileError as error:
+            raise DataError(f"{error}; it comes from {url}") from None
+        found.append(str(path))
     return found
 
 

@@ -1,21 +1,30 @@
 """Street View House Numbers, the cropped digits, in torchvision's layout."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 
 from compressor.arch import Task, TaskKind
 from compressor.config import DatasetConfig
-from compressor.data.sources import Reading, Source, damaged, root_of, stamps, whole
+from compressor.data.sources import Reading, Source, damaged, existing, root_of, whole
+from compressor.files import open_regular
 
 URL = "http://ufldl.stanford.edu/housenumbers"
+FILE_LIMIT = 2**31
+"""Bytes that a file may have; `extra`, the largest of the authors', has 1.3 billion."""
+
+MOST_IMAGES = 10**6
+"""Images that a file may hold; `extra` holds 531,131."""
+
 FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
 
 
 def find(config: DatasetConfig) -> Source:
     """List the two files of `dataset.root`."""
     root = root_of(config, f"{' and '.join(FILES.values())} of {URL}")
-    return Source(["svhn", 1, stamps(root, FILES.values(), URL)], lambda _workers: _read(root))
+    files = existing(root, FILES.values(), URL, FILE_LIMIT)
+    return Source(["svhn", 1], lambda _workers: _read(root), files)
 
 
 def _read(root: Path) -> Reading:
@@ -24,10 +33,16 @@ def _read(root: Path) -> Reading:
 
 
 def _part(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
-        content = loadmat(path, variable_names=["X", "y"])
+        with open_regular(path, FILE_LIMIT) as file:
+            # A small file may declare, and unpack to, any size.
+            sizes = {name: math.prod(shape) for name, shape, _ in whosmat(file)}
+            if sizes["X"] > MOST_IMAGES * 32 * 32 * 3 or sizes["y"] > MOST_IMAGES:
+                raise ValueError("too many images")
+            file.seek(0)
+            content = loadmat(file, variable_names=["X", "y"])
         images, labels = content["X"], content["y"].astype(np.int64).reshape(-1)
     except Exception:  # noqa: BLE001 - bytes that are no MAT file can raise anything
         raise damaged(path, URL) from None

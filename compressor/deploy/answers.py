@@ -2,16 +2,26 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
 from compressor.arch import Task, TaskKind
 from compressor.config.deploy import PredictFormat
-from compressor.data.images import printable
+from compressor.naming import printable
 
 WIDEST = 60
 """Letters of a file's name that the table shows; the end of a longer one."""
+
+SHOWN = 4
+"""The figures of a number that the table shows."""
+
+SINGLE, DOUBLE = 7, 17
+"""The figures that float32 has, and those that float64 has."""
+
+FLOAT32_HOLDS = 1e-4 * 2**24
+"""A regression's mean over its scale, up to which float32 tells its numbers apart to a ten-thousandth of the scale."""
 
 HALF = 0.5
 """The probability from which an image has a label."""
@@ -63,13 +73,14 @@ def names_of(task: Task) -> tuple[str, ...]:
 def record(answer: Answer, task: Task) -> dict[str, Any]:
     """Give an answer as JSON has it: a class and its probability, labels with theirs, or values by name."""
     names, found = names_of(task), {"file": _encodable(answer.file)}
-    each = dict(zip(names, map(_rounded, answer.values), strict=True))
+    values = _values(answer, task)
+    each = dict(zip(names, values, strict=True))
     if task.kind is TaskKind.REGRESSION:
         return found | {"values": each} | answer.way
     if task.kind is TaskKind.MULTILABEL:
         return found | {"labels": _labels(answer, names), "probabilities": each} | answer.way
     best = _best(answer)
-    return found | {"class": names[best], "probability": _rounded(answer.values[best])} | answer.way
+    return found | {"class": names[best], "probability": values[best]} | answer.way
 
 
 def _encodable(name: str) -> str:
@@ -77,9 +88,22 @@ def _encodable(name: str) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
-def _rounded(value: float) -> float:
-    """Keep the seven figures that float32 has."""
-    return float(f"{value:.7g}")
+def figures_of(task: Task) -> int:
+    """Return how many figures answers have: the seven of float32, more where the numbers' size hides their differences.
+
+    Values of more than seven are to be computed in float64.
+    """
+    sizes = [abs(mean) / scale for mean, scale in zip(task.mean, task.scale, strict=False) if scale > 0]
+    largest = max(sizes, default=0.0)
+    if largest <= FLOAT32_HOLDS:
+        return SINGLE
+    return min(DOUBLE, SINGLE + math.ceil(math.log10(largest)))
+
+
+def _values(answer: Answer, task: Task) -> list[float]:
+    """Return an answer's values without the figures that mean nothing."""
+    figures = figures_of(task)
+    return [float(f"{value:.{figures}g}") for value in answer.values]
 
 
 def _best(answer: Answer) -> int:
@@ -113,7 +137,7 @@ def _csv(out: TextIO, task: Task, experts: int) -> Write:
 
     def write(answer: Answer) -> None:
         if several:
-            table.writerow([_encodable(answer.file), *map(_rounded, answer.values), *answer.way.values()])
+            table.writerow([_encodable(answer.file), *_values(answer, task), *answer.way.values()])
         else:
             table.writerow(record(answer, task).values())
 
@@ -122,7 +146,8 @@ def _csv(out: TextIO, task: Task, experts: int) -> Write:
 
 def _table(out: TextIO, task: Task, files: Sequence[str], experts: int) -> Write:
     """Columns as wide as the longest name; nothing waits for the last answer."""
-    names, first = names_of(task), min(WIDEST, max(4, *map(len, files)))
+    names = tuple(map(printable, names_of(task)))
+    first = min(WIDEST, max(4, *(len(printable(file)) for file in files)))
     second, ends = max(5, *map(len, names)), _ends(experts)
 
     def row(file: str, cells: Sequence[str], way: Iterable[str]) -> None:
@@ -147,7 +172,8 @@ def _cells(answer: Answer, task: Task, names: Sequence[str]) -> tuple[str, ...]:
     """Give what a table shows of an answer: a class and its probability, or one cell for all labels or numbers."""
     pairs = list(zip(names, answer.values, strict=True))
     if task.kind is TaskKind.REGRESSION:
-        return ("  ".join(f"{name} {value:.4g}" for name, value in pairs),)
+        figures = figures_of(task) - SINGLE + SHOWN
+        return ("  ".join(f"{name} {value:.{figures}g}" for name, value in pairs),)
     if task.kind is TaskKind.MULTILABEL:
         return ("  ".join(f"{name} {value:.3f}" for name, value in pairs if value > HALF) or "none",)
     best = _best(answer)

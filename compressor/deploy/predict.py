@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import glob
@@ -12,14 +13,16 @@ import numpy as np
 
 from compressor.arch import Task, TaskKind
 from compressor.config.deploy import Engine, PredictConfig, PredictFormat
-from compressor.data.imagefolder import images_below
+from compressor.data import summary
 from compressor.data.images import ImageFile, read_files
-from compressor.deploy.answers import Answer, writer
+from compressor.data.listing import Count, images_below
+from compressor.deploy.answers import SINGLE, Answer, figures_of, writer
 from compressor.deploy.note import EXPORT
 from compressor.deploy.probabilities import sigmoid, softmax
 from compressor.deploy.runtime import Exported, Predictions, Routed, Routes, load_export
 from compressor.errors import ConfigError, DataError, UnfinishedError
 from compressor.folders import ARCH, MIXTURE, disk
+from compressor.naming import printable
 from compressor.pipeline import given
 from compressor.progress import Progress
 
@@ -38,18 +41,22 @@ def predict(model: str, source: str, config: PredictConfig, threads: int, progre
     if config.output is not None and not Path(config.output).name:
         raise ConfigError(f"predict.output={config.output}: names no file; give one, such as answers.csv")
     exported = open_model(Path(model), config.engine, threads)
-    files = find_images(source)
+    files, left_out = look(source)
+    converted: Counter[str] = Counter()
     unreadable = 0
     with _output(config.output) as out:
         write = writer(_format(config, out), out, exported.task, files, experts=_asked(exported))
         with progress("predict", len(files)) as advance:
-            for answers, bad in answered(exported, files, config.batch):
+            for answers, bad in answered(exported, files, config.batch, converted):
                 for answer in answers:
                     write(answer)
                 for line in bad:
                     sys.stderr.write(f"compressor: {line}: has no answer\n")
                 unreadable += len(bad)
                 advance(len(answers) + len(bad), f"{unreadable} unreadable" if unreadable else "")
+    said = (summary.left_out(left_out) if left_out else "", summary.converted(converted))
+    if any(said):
+        sys.stderr.write(f"compressor: {printable(source)}: {'; '.join(filter(None, said))}\n")
     if unreadable:
         raise UnfinishedError(
             f"{unreadable} of {len(files)} files cannot be read; they are named above, the rest is answered"
@@ -84,26 +91,38 @@ def _asked(exported: Exported | Routed) -> int:
 
 
 def find_images(source: str) -> list[str]:
-    """Give the files that a file's name, a folder (image files below it, by suffix) or a pattern stands for."""
+    """Return the files that a file's name, a folder (image files below it, by suffix) or a pattern stands for."""
+    return look(source)[0]
+
+
+def look(source: str) -> tuple[list[str], Count]:
+    """Return the files that `find_images` does, and a count of what else lies in the folder."""
     path = Path(source)
+    left_out: Count = Counter()
     with disk(path):
         if path.is_dir():
-            found = [os.fspath(path / name) for name, _, _ in images_below(path)]
+            below = images_below(path)
+            found = [os.fspath(path / name) for name, *_ in below.files]
+            left_out = below.left_out
         elif path.exists():
             found = [source]
         else:
             found = sorted(name for name in glob(source, recursive=True) if Path(name).is_file())  # noqa: PTH207 - `source` may be absolute
     if not found:
+        lies = f" ({summary.left_out(left_out)})" if left_out else ""
         raise DataError(
-            f"input={source}: no image is there; give a file, a folder, or a pattern such as 'photos/*.png'"
+            f"input={source}: no image is there{lies}; give a file, a folder, or a pattern such as 'photos/*.png'"
         )
-    return found
+    return found, left_out
 
 
 def answered(
-    exported: Exported | Routed, files: Sequence[str], batch: int
+    exported: Exported | Routed, files: Sequence[str], batch: int, converted: Counter[str] | None = None
 ) -> Iterator[tuple[list[Answer], tuple[str, ...]]]:
-    """Answer files a few at a time; give answers in their order, and what could not be read, with the reason."""
+    """Answer files a few at a time; give answers in their order, and what could not be read, with the reason.
+
+    `converted` is made to count the images whose pixels did not have 8 bits, by their kind.
+    """
     shape = exported.input
     listed = [ImageFile("", file, file, i) for i, file in enumerate(files)]
     for chunk in read_files(listed, shape.size, shape.channels, workers=1):
@@ -114,13 +133,16 @@ def answered(
             values = (_values(out, exported.task) for out in found.outputs)
             each = zip(names, values, _ways(exported, found), strict=True)
             answers += [Answer(name, numbers, *way) for name, numbers, way in each]
+        if converted is not None:
+            converted.update(kind.kind for _, kind in chunk.converted)
         yield answers, chunk.unreadable
 
 
 def _values(out: np.ndarray, task: Task) -> tuple[float, ...]:
     """Turn the outputs for an image into probabilities, or into numbers in the target's unit."""
     if task.kind is TaskKind.REGRESSION:
-        values = out * np.array(task.scale or 1.0, np.float32) + np.array(task.mean or 0.0, np.float32)
+        kept = np.float32 if figures_of(task) == SINGLE else np.float64
+        values = out.astype(kept) * np.array(task.scale or 1.0, kept) + np.array(task.mean or 0.0, kept)
     elif task.kind is TaskKind.MULTILABEL:
         values = sigmoid(out)
     else:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor.folders import disk
+from compressor.naming import printable
 from compressor.studies.moe_results import BASELINE, MIXTURE, Study, Summary
 
 LINE = "#0072B2"
@@ -92,4 +93,6 @@ def _classes(figure, study: Study):
 
 
 def _short(names: Sequence[str], width: int = 24) -> list[str]:
-    return [name if len(name) <= width else f"{name[: width - 1]}…" for name in names]
+    """Return names as labels of a figure, in which a dollar sign would begin a formula."""
+    shown = [printable(name) for name in names]
+    return [(name if len(name) <= width else f"{name[: width - 1]}…").replace("$", r"\$") for name in shown]
