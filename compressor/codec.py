@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from compressor.errors import ConfigError
-from compressor.files import open_regular
 
 T = TypeVar("T")
 
@@ -154,5 +153,5 @@ def digest(*parts: bytes) -> str:
 
 def digest_file(path: Path) -> str:
     """Hash a file's bytes into 16 hexadecimal digits."""
-    with open_regular(path) as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

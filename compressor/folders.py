@@ -15,13 +15,9 @@ from safetensors import SafetensorError
 from compressor.arch import Arch, MixtureArch, check, check_mixture
 from compressor.codec import CodecError, canonical, decode, digest, digest_file, encode, read_json
 from compressor.errors import ConfigError, ModelError, StoreError
-from compressor.files import open_regular
 from compressor.records import SCHEMA, Metrics, Record
 
 T = TypeVar("T")
-
-MOST_WEIGHTS = 5 * 2**29
-"""Bytes that a file of a model's or a mixture's tensors may have: five times those of VGG-19."""
 
 FORMAT = 1
 """The version of arch.json and mixture.json."""
@@ -82,7 +78,7 @@ def digest_of(folder: Path) -> str:
     form = form_of(folder)
     arch = read_json(folder / form)
     try:
-        with open_regular(folder / WEIGHTS, MOST_WEIGHTS) as file:
+        with (folder / WEIGHTS).open("rb") as file:
             return digest(canonical(arch), hashlib.file_digest(file, "sha256").digest())
     except OSError as error:
         raise StoreError(f"{folder / WEIGHTS}: {error.strerror}; a model is {form} and {WEIGHTS}") from None

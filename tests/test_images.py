@@ -1,6 +1,6 @@
 """Images of another type, shape or range than a network reads are refused wherever somebody hands them over."""
 
-import deployed
+import mixtures
 import numpy as np
 import pytest
 import samples
@@ -75,7 +75,7 @@ def test_exports_read_integers_of_their_size_alone(images) -> None:
 
 
 def test_mixtures_refuse_the_same(images) -> None:
-    _, mixed = deployed.mixed()
+    mixed = mixtures.toy()
     with pytest.raises(CompressorError, match="images are floats of 0 to"):
         mixture.run(mixed, images.float())
     with pytest.raises(CompressorError, match="images are float32"):
