@@ -2,8 +2,8 @@
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from compressor.errors import FileError
 
@@ -19,7 +19,7 @@ KINDS = (
 )
 
 
-def open_regular(path: Path, limit: int | None = None) -> BinaryIO:
+def open_regular(path: Path, limit: int | None = None) -> BufferedReader:
     """Open a regular file for reading bytes; links are followed, and nothing is waited for.
 
     Args:
