@@ -147,6 +147,24 @@ class TestHostileFiles:
             with pytest.raises(ModelError, match=f"{name}: {message}"):
                 read_tensors(tmp_path / name)
 
+    def test_a_changed_number_in_a_zipped_file_is_found_by_its_checksum(self, tmp_path):
+        data = bytearray(bytes_of({"a": torch.arange(500.0)}))
+        place = data.index(torch.arange(500.0).numpy().tobytes())
+        for at in range(place, place + 2000, 100):
+            data[at] ^= 4
+            (tmp_path / "flip.pth").write_bytes(data)
+            with pytest.raises(ModelError, match=r"flip\.pth: record '\w+/data/0' is not what its checksum says"):
+                read_tensors(tmp_path / "flip.pth")
+            data[at] ^= 4
+
+    def test_a_file_that_was_saved_without_checksums_is_read(self, tmp_path):
+        torch.serialization.set_crc32_options(compute_crc32=False)
+        try:
+            torch.save(STATE, tmp_path / "w.pth")
+        finally:
+            torch.serialization.set_crc32_options(compute_crc32=True)
+        assert same(read_tensors(tmp_path / "w.pth"), STATE)
+
     def test_a_file_with_any_byte_changed_is_read_or_refused_in_one_line(self, tmp_path):
         generator = torch.Generator().manual_seed(0)
         for zipped in (True, False):

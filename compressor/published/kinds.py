@@ -2,10 +2,13 @@
 
 import os
 import re
+import struct
 import zipfile
+import zlib
+from collections.abc import Iterator
 from enum import StrEnum
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from compressor.errors import ModelError
 from compressor.files import open_regular
@@ -16,7 +19,9 @@ MOST_BYTES = 5 * 2**29
 MOST_HEADER = 2**22
 """Bytes that the names and shapes of a file's tensors may take: a thousand take 0.2 MB."""
 MOST_RECORDS = 2**16
-HEAD = 1024
+HEAD, CHUNK = 1024, 2**20
+LOCAL = struct.Struct("<4s5H3L2H")
+"""What stands before a record of a zip archive; its name and more follow, whose lengths are the last two."""
 WANTED = "give a state dict: .safetensors, or torch.save(model.state_dict(), 'weights.pth')"
 
 
@@ -86,7 +91,7 @@ def _folder(path: Path) -> str:
     return f"is a folder; give a file of weights{f', such as {inside[0]} in it' if inside else ''}"
 
 
-def _told(file: BinaryIO, size: int) -> Kind:
+def _told(file: BufferedReader, size: int) -> Kind:
     head = file.read(HEAD)
     if not head:
         raise ModelError(f"is empty; {WANTED}")
@@ -111,7 +116,7 @@ def _check_header(length: int, size: int) -> None:
         )
 
 
-def _check_archive(file: BinaryIO, size: int) -> None:
+def _check_archive(file: BufferedReader, size: int) -> None:
     """Refuse archives of another program, and records that could become more bytes than the file has."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -143,10 +148,38 @@ def pickled_part(path: Path, kind: Kind) -> bytes:
     with open_regular(path, MOST_BYTES) as file:
         if kind is Kind.LEGACY:  # they are followed by the tensors
             return file.read(MOST_HEADER)
-        with zipfile.ZipFile(file) as archive:
-            (record,) = (each for each in archive.infolist() if each.filename.endswith("/data.pkl"))
-            if record.file_size > MOST_HEADER:
-                raise ModelError(
-                    f"names its tensors in {record.file_size} bytes; a state dict has at most {MOST_HEADER}"
-                )
-            return archive.read(record)
+        (record,) = (each for each in _records(file) if each.filename.endswith("/data.pkl"))
+        if record.file_size > MOST_HEADER:
+            raise ModelError(f"names its tensors in {record.file_size} bytes; a state dict has at most {MOST_HEADER}")
+        return b"".join(_content(file, record))
+
+
+def check_sums(path: Path) -> None:
+    """Refuse a zipped file of which a record is not what its checksum says; torch does not look at it.
+
+    Files saved with `torch.serialization.set_crc32_options(False)` have none, 0.
+
+    Raises:
+        ModelError: such a file.
+    """
+    with open_regular(path, MOST_BYTES) as file:
+        for record in _records(file):
+            found = 0
+            for part in _content(file, record) if record.CRC else ():
+                found = zlib.crc32(part, found)
+            if found != record.CRC:
+                raise ModelError(f"record {record.filename!r} is not what its checksum says; it was changed")
+
+
+def _records(file: BufferedReader) -> list[zipfile.ZipInfo]:
+    with zipfile.ZipFile(file) as archive:
+        return archive.infolist()
+
+
+def _content(file: BufferedReader, record: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Yield the bytes of a record that is not compressed; zipfile itself insists on checksums."""
+    file.seek(record.header_offset)
+    *_, name, extra = LOCAL.unpack(file.read(LOCAL.size))
+    file.seek(name + extra, os.SEEK_CUR)
+    for first in range(0, record.file_size, CHUNK):
+        yield file.read(min(CHUNK, record.file_size - first))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compressor.errors import ModelError
 from compressor.files import open_regular
-from compressor.published.kinds import Kind, kind_of, pickled_part
+from compressor.published.kinds import Kind, check_sums, kind_of, pickled_part
 from compressor.published.pickled import ALONE, check_pickles
 from compressor.published.unwrapping import unwrapped
 
@@ -45,6 +45,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path, kind: Kind) -> Any:
     try:
+        if kind is Kind.ZIPPED:
+            check_sums(path)
         check_pickles(pickled_part(path, kind), kind, path.stat().st_size)
         # Not by its path: torch would go by the suffix. Old files warn about their storage classes.
         with open_regular(path) as file, warnings.catch_warnings(action="ignore"):
