@@ -22,6 +22,9 @@ from compressor.records import RECORD_SCHEMA, SCHEMA, Metrics, Record
 
 T = TypeVar("T")
 
+MOST_WEIGHTS = 5 * 2**29
+"""Bytes that the tensors of a model or a mixture may take: four networks such as VGG-19."""
+
 FORMAT = 1
 """The version of arch.json and mixture.json."""
 
@@ -83,7 +86,7 @@ def digest_of(folder: Path) -> str:
     form = form_of(folder)
     arch = read_json(folder / form)
     try:
-        with open_regular(folder / WEIGHTS) as file:
+        with open_regular(folder / WEIGHTS, MOST_WEIGHTS) as file:
             return digest(canonical(arch), hashlib.file_digest(file, "sha256").digest())
     except OSError as error:
         raise StoreError(f"{folder / WEIGHTS}: {error.strerror}; a model is {form} and {WEIGHTS}") from None
