@@ -9,10 +9,11 @@ if TYPE_CHECKING:
 
 
 def load(folder: str | Path) -> "Network":
-    """Give the network of a model folder, such as outputs/<run>/04-exit, ready to answer.
+    """Return the network of a model folder, such as outputs/<run>/04-exit, ready to answer.
 
     It is a torch.nn.Module in evaluation mode that reads images, uint8 (N, C, H, W) or float in 0..1, and normalises
-    them itself; it returns a tuple of outputs, one a head, the final one last. `net.arch` says what it is.
+    them itself; it returns a tuple of outputs, one a head, the final one last. `net.arch` says what it is. Images of
+    another type, shape or range are a CompressorError, unless it trains or is compiled.
 
     Raises:
         compressor.errors.CompressorError: the folder holds no model but a mixture (`load_mixture`) or nothing, or files
@@ -20,13 +21,14 @@ def load(folder: str | Path) -> "Network":
     """
     from compressor.errors import ModelError
     from compressor.folders import MIXTURE, form_of, model_of
+    from compressor.model import guarded
     from compressor.model import load as load_model
 
     if form_of(Path(folder)) == MIXTURE:
         raise ModelError(f"{folder}: is a mixture of models, which compressor.load_mixture gives")
     model = load_model(Path(folder))
     model_of(Path(folder))
-    return model.net.eval()
+    return guarded(model.net.eval())
 
 
 def load_mixture(folder: str | Path) -> "Mixture":

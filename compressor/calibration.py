@@ -16,12 +16,19 @@ SAMPLES = 100_000
 """Values of an activation that its range is chosen on."""
 
 BATCH = 128
+SOME = 32
+"""Images that show whether a network answers at all."""
 
 
 def images_of(data: Data, count: int, seed: int) -> Tensor:
     """Draw `count` training images, uint8 (count, C, H, W), or all there are."""
     order = torch.randperm(len(data.train), generator=generator(seed, 2))[:count].numpy()
     return torch.from_numpy(np.ascontiguousarray(data.train.images[np.sort(order)]))
+
+
+def some_images(data: Data) -> Tensor:
+    """Return the first training images, uint8 (at most 32, C, H, W)."""
+    return torch.from_numpy(np.array(data.train.images[:SOME]))
 
 
 @torch.no_grad()

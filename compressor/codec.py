@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 import types
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
@@ -11,12 +12,19 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from compressor.errors import ConfigError
+from compressor.files import JSON_LIMIT, open_regular, read_text
 
 T = TypeVar("T")
 
 SPARSE = "sparse"
 """Marks, in a field's metadata, a part that only some have: it is not written where it is None."""
 
+
+DEEPEST, WIDEST, LONGEST = 64, 2**63, 80
+"""What JSON of this program has at most: levels, the size of a number, characters of it in an error."""
+
+SUSPECT = re.compile(r"\d{19}|\d[eE]\+?\d{3}|\\u[dD][89a-fA-F]")
+"""What a number that is too large, or half a character, looks like; most files have none and are not searched."""
 
 PLAIN = frozenset({str, int, float, bool, type(None)})
 """What JSON has itself."""
@@ -56,13 +64,71 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a missing, cut or foreign one is an error that names it."""
+    """Return the content of a JSON file.
+
+    Raises:
+        CodecError: it is missing, cut or foreign.
+        FileError: it is no regular file, or larger than any that this program writes.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(read_text(path, JSON_LIMIT))
     except OSError as error:
         raise CodecError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise CodecError(f"{path}: is not valid JSON; it is cut, changed or of another program") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text says.
+
+    Raises:
+        ValueError: it is not JSON, or JSON that this program never writes: a key twice in one mapping, numbers that
+            are not finite or as large as 2**63, half a character, or more than 64 levels.
+    """
+    text = text if isinstance(text, str) else text.decode("utf-8")
+    try:
+        found = json.loads(text, object_pairs_hook=_mapping, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError(f"it has more than {DEEPEST} levels") from None
+    if text.count("[") + text.count("{") > DEEPEST or SUSPECT.search(text):
+        _refuse_hostile(found)
+    return found
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one mapping")
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number")
+
+
+def _refuse_hostile(value: Any) -> None:
+    pending = [(value, 1)]
+    while pending:
+        found, level = pending.pop()
+        if level > DEEPEST:
+            raise ValueError(f"it has more than {DEEPEST} levels")
+        if isinstance(found, dict):
+            pending += [(item, level + 1) for item in (*found, *found.values())]
+        elif isinstance(found, list):
+            pending += [(item, level + 1) for item in found]
+        elif isinstance(found, str):
+            found.encode()  # a UnicodeEncodeError, which is a ValueError, for half a character
+        elif (type(found) is int and abs(found) >= WIDEST) or (type(found) is float and not math.isfinite(found)):
+            raise ValueError("a number is too large")
+
+
+def shown(data: Any) -> str:
+    """Return a value as an error shows it: on one line, and cut where it is long."""
+    try:
+        text = repr(data)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of too many digits"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def _decode(hint: Any, data: Any, where: str) -> Any:
@@ -71,12 +137,12 @@ def _decode(hint: Any, data: Any, where: str) -> Any:
         return _decode_union(get_args(hint), data, where)
     if origin is tuple:
         if not isinstance(data, list):
-            raise CodecError(f"{where}: expected a list, got {data!r}")
+            raise CodecError(f"{where}: expected a list, got {shown(data)}")
         return tuple(_decode(get_args(hint)[0], entry, f"{where}[{i}]") for i, entry in enumerate(data))
     if origin is dict:
         if not isinstance(data, dict):
-            raise CodecError(f"{where}: expected a mapping, got {data!r}")
-        return {str(key): _decode(get_args(hint)[1], item, f"{where}.{key}") for key, item in data.items()}
+            raise CodecError(f"{where}: expected a mapping, got {shown(data)}")
+        return {str(key): _decode(get_args(hint)[1], item, _inside(where, key)) for key, item in data.items()}
     if hint is Any:
         return data
     if is_dataclass(hint):
@@ -84,6 +150,12 @@ def _decode(hint: Any, data: Any, where: str) -> Any:
     if issubclass(hint, Enum):
         return _decode_enum(hint, data, where)
     return _decode_scalar(hint, data, where)
+
+
+def _inside(where: str, key: Any) -> str:
+    """Return the place of a mapping's entry; a key that would break the line, or the terminal, is quoted."""
+    name = str(key)
+    return f"{where}.{name if name.isprintable() and len(name) <= LONGEST else shown(name)}"
 
 
 def _decode_union(hints: tuple[Any, ...], data: Any, where: str) -> Any:
@@ -98,7 +170,7 @@ def _decode_enum(hint: type[Enum], data: Any, where: str) -> Enum:
         return hint(data)
     except ValueError:
         choices = ", ".join(str(member.value) for member in hint)
-        raise CodecError(f"{where}: {data!r} is not one of {choices}") from None
+        raise CodecError(f"{where}: {shown(data)} is not one of {choices}") from None
 
 
 def _decode_scalar(hint: type, data: Any, where: str) -> Any:
@@ -107,9 +179,9 @@ def _decode_scalar(hint: type, data: Any, where: str) -> Any:
     if hint is str and type(data) in (int, float):  # YAML reads a name such as 2026 as a number
         data = str(data)
     if type(data) is not hint:
-        raise CodecError(f"{where}: expected {hint.__name__}, got {data!r}")
+        raise CodecError(f"{where}: expected {hint.__name__}, got {shown(data)}")
     if hint is float and not math.isfinite(data):
-        raise CodecError(f"{where}: expected a finite number, got {data!r}")
+        raise CodecError(f"{where}: expected a finite number, got {shown(data)}")
     return data
 
 
@@ -120,10 +192,10 @@ def _hints(cls: Any) -> dict[str, Any]:
 
 def _decode_dataclass(cls: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
-        raise CodecError(f"{where or cls.__name__}: expected a mapping, got {data!r}")
+        raise CodecError(f"{where or cls.__name__}: expected a mapping, got {shown(data)}")
     known = {f.name: f for f in fields(cls)}
     if unknown := sorted(map(str, data.keys() - known.keys())):
-        raise CodecError(f"{where or cls.__name__}: unknown key {unknown[0]!r}; it has {', '.join(known)}")
+        raise CodecError(f"{where or cls.__name__}: unknown key {shown(unknown[0])}; it has {', '.join(known)}")
     for name, f in known.items():
         if name not in data and f.default is MISSING and f.default_factory is MISSING:
             raise CodecError(f"{where or cls.__name__}: key {name!r} is missing")
@@ -151,7 +223,7 @@ def digest(*parts: bytes) -> str:
     return total.hexdigest()[:16]
 
 
-def digest_file(path: Path) -> str:
-    """Hash a file's bytes into 16 hexadecimal digits."""
-    with path.open("rb") as file:
+def digest_file(path: Path, limit: int | None = None) -> str:
+    """Return 16 hexadecimal digits of the hash of a regular file's bytes; errors as for `open_regular`."""
+    with open_regular(path, limit) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +14,16 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 
 from compressor.arch import Arch, MixtureArch, check, check_mixture
+from compressor.checked import read_checked
 from compressor.codec import CodecError, canonical, decode, digest, digest_file, encode, read_json
-from compressor.errors import ConfigError, ModelError, StoreError
-from compressor.records import SCHEMA, Metrics, Record
+from compressor.errors import CompressorError, ConfigError, ModelError, StoreError
+from compressor.files import open_regular
+from compressor.records import RECORD_SCHEMA, SCHEMA, Metrics, Record
 
 T = TypeVar("T")
+
+MOST_WEIGHTS = 5 * 2**29
+"""Bytes that the tensors of a model or a mixture may take: four networks such as VGG-19."""
 
 FORMAT = 1
 """The version of arch.json and mixture.json."""
@@ -29,6 +35,8 @@ CANDIDATES, FOUND, TRIALS = "candidates.jsonl", "found.json", "trials.db"
 """What a search leaves beside its network: each candidate, what it found, and optuna's study where that searched."""
 DIGESTED = (METRICS, HISTORY, CONFIG)
 """The files of a finished step whose digests its record states one by one; those of the model have one together."""
+SEARCHED = (CANDIDATES, FOUND, TRIALS)
+"""Those of a search's step, of which some have none; records of schema 1 do not state their digests."""
 
 KEY = re.compile(r"[a-z_]+-[0-9a-f]{16}")
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -78,7 +86,7 @@ def digest_of(folder: Path) -> str:
     form = form_of(folder)
     arch = read_json(folder / form)
     try:
-        with (folder / WEIGHTS).open("rb") as file:
+        with open_regular(folder / WEIGHTS, MOST_WEIGHTS) as file:
             return digest(canonical(arch), hashlib.file_digest(file, "sha256").digest())
     except OSError as error:
         raise StoreError(f"{folder / WEIGHTS}: {error.strerror}; a model is {form} and {WEIGHTS}") from None
@@ -118,8 +126,12 @@ def _read_form(path: Path, name: str, read: Callable[[Any], T]) -> T:
 
 
 def read_record(folder: Path) -> Record:
-    """Read a phase folder's record; one that is cut, changed in what its key depends on, or foreign is refused."""
-    record = _read(Record, folder / RECORD)
+    """Read a phase folder's record; one that is cut, changed or foreign is refused.
+
+    Of schema 1, which has no check of its own, only what its key depends on is proved here, the rest by `verify`.
+    """
+    path = folder / RECORD
+    record = decode(Record, read_checked(path, "record", RECORD_SCHEMA, earlier=(1,)), str(path))
     inputs = {role: source.key for role, source in record.inputs.items()}
     if record.key != key_of(record.phase, record.version, record.config, inputs, record.data):
         raise StoreError(f"{folder / RECORD}: was changed: its key {record.key!r} does not follow from its content")
@@ -130,37 +142,79 @@ def read_record(folder: Path) -> Record:
 
 
 def read_metrics(folder: Path) -> Metrics:
-    """Read a phase folder's metrics."""
-    return _read(Metrics, folder / METRICS)
-
-
-def _read(cls: type[T], path: Path) -> T:
+    """Read a phase folder's metrics, which have no check of their own: the record beside them states their digest."""
+    path = folder / METRICS
     data = read_json(path)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise StoreError(f"{path}: is not a {cls.__name__.lower()} of schema {SCHEMA}, which this version reads")
-    return decode(cls, data, str(path))
+        raise StoreError(f"{path}: is not metrics of schema {SCHEMA}, which this version reads")
+    return decode(Metrics, data, str(path))
 
 
 def verify(folder: Path, record: Record) -> None:
     """Refuse a phase folder whose files are not, bit for bit, those that its record describes."""
     _verify_model(folder, digest_of(folder), record)
-    for name in DIGESTED:
+    for name in (*DIGESTED, *_searched(folder, record)):
         verify_file(folder / name, record)
-    if record.original != read_metrics(folder).original:
-        raise StoreError(f"{folder / RECORD}: names another original than {METRICS}; it was changed")
+    _prove_original(folder, record, read_metrics(folder))
+
+
+def _searched(folder: Path, record: Record) -> Iterator[str]:
+    for name in SEARCHED:
+        if name in record.files or (record.schema == RECORD_SCHEMA and (folder / name).exists()):
+            yield name
+
+
+def _prove_original(folder: Path, record: Record, metrics: Metrics) -> None:
+    """Refuse what a record says of the original, which ratios refer to, unless it follows from the step's metrics."""
+    original, after, path = record.original, metrics.after, folder / RECORD
+    if metrics.key != record.key or metrics.original != original:
+        raise StoreError(f"{path}: names another original than {METRICS}; it was changed")
+    ratios = original.bitops / after.test.bitops, original.size_bits / after.cost.size_bits
+    if not all(map(math.isclose, ratios, (metrics.bitops_ratio, metrics.size_ratio))):
+        raise StoreError(f"{folder / METRICS}: has ratios that do not follow from its numbers; it was changed")
+    own = (after.test.bitops, after.cost.size_bits)
+    if original.key == record.key and (original.bitops, original.size_bits) != own:
+        raise StoreError(f"{path}: costs as the original something else than by {METRICS}; it was changed")
+
+
+def _prove_beside(folder: Path, record: Record) -> None:
+    """Refuse a record that says of its original what the original's own record, where it lies beside, does not."""
+    for place in _beside(folder.resolve().parent, record.original.key):
+        try:
+            found = read_record(place)
+        except CompressorError:  # other folders may lie there
+            continue
+        if found.key == record.original.key and found.original != record.original:
+            raise StoreError(f"{folder / RECORD}: its original is not what {place / RECORD} says; one was changed")
+
+
+def _beside(parent: Path, key: str) -> list[Path]:
+    """List where in a store, or in a run's folder, the step of a key may be."""
+    return [parent / key] if (parent / key).is_dir() else sorted(parent.glob(f"[0-9]*-{key.rpartition('-')[0]}"))
 
 
 def model_of(folder: Path) -> tuple[str, Record | None]:
-    """Give the digest of a model's folder, and its record where it has one, which must be of that very model."""
+    """Return the digest of a model's folder, and its record where it has one, which must be of that very model."""
     with disk(folder):
         model = digest_of(folder)
-        record = read_record(folder) if (folder / RECORD).exists() else None
-    if record:
+        if not (folder / RECORD).exists():
+            return model, None
         try:
-            _verify_model(folder, model, record)
-        except StoreError as error:
+            return model, _vouched(folder, model)
+        except CompressorError as error:
             raise StoreError(f"{error}; remove {RECORD} to use it as a model of its own") from None
-    return model, record
+
+
+def _vouched(folder: Path, model: str) -> Record:
+    record = read_record(folder)
+    _verify_model(folder, model, record)
+    if (folder / METRICS).exists():
+        verify_file(folder / METRICS, record)
+        _prove_original(folder, record, read_metrics(folder))
+    elif record.schema != RECORD_SCHEMA:
+        raise StoreError(f"{folder}: no {METRICS}, from which what {RECORD} says of its original follows")
+    _prove_beside(folder, record)
+    return record
 
 
 def _verify_model(folder: Path, model: str, record: Record) -> None:

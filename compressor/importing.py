@@ -1,77 +1,46 @@
-"""Published weights into a model: read the file without running anything of it, rename, fold, check every tensor."""
+"""Published weights into a model: rename, fold, and check every tensor, and that the network answers."""
 
-import pickle
-import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from compressor.arch import Arch, Shortcut
 from compressor.errors import ModelError
 from compressor.families import CIFAR_RESNETS, FAMILIES
-from compressor.model import Model, fresh
+from compressor.model import Model, fresh, impossible
+from compressor.published.reading import read_tensors
+from compressor.published.unwrapping import as_unwrapped
 
-TORCH_FILES = (".pth", ".pt", ".th")
 HINT = " (architecture.stem, architecture.width, dataset.channels?)"
 SCORE = ("head.score.weight", "head.score.bias")
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read named tensors: safetensors, or a PyTorch file that holds nothing but tensors (perhaps under "state_dict").
+def published(arch: Arch, path: Path, names: Mapping[str, str], seed: int, images: Tensor) -> Model:
+    """Return the model of `arch` with the weights of a file, as `import_weights` does; `images` are real ones.
 
-    Raises ModelError for a file that is missing, cut, of another format, or that wants to run code.
+    Raises:
+        ModelError: the file cannot be read, does not fit, or its network's answers are not finite.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors" and path.suffix not in TORCH_FILES:
-        raise ModelError(f"{path}: weights are .safetensors or {', '.join(TORCH_FILES)} files")
-    if not path.is_file():
-        raise ModelError(f"{path}: there is no such file")
+    tensors = read_tensors(path)
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else _read_torch(path)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror or 'input or output failed'}") from None
-    except SafetensorError:
-        raise ModelError(f"{path}: is no whole safetensors file; it is cut, changed or of another program") from None
-    return _named(path, found)
+        model = import_weights(arch, tensors, names, seed)
+        _refuse_endless(model, tensors, images)
+    except ModelError as error:
+        raise ModelError(f"{path}: {str(error).removeprefix('weights: ')}") from None
+    return model
 
 
-def _read_torch(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old files warn about their storage classes
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = (
-            f"wants to load {wanted[1]}, which is no tensor" if wanted else "holds more than plain tensors, or is cut"
-        )
-        raise ModelError(f"{path}: {what}; save model.state_dict() alone") from None
-    except Exception:  # noqa: BLE001 - bytes that are no PyTorch file can fail in any way
-        raise ModelError(f"{path}: is no whole PyTorch file; it is cut, changed or of another program") from None
-
-
-def _named(path: Path, found: Any) -> dict[str, Tensor]:
-    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    if not isinstance(found, Mapping) or not found:
-        raise ModelError(f"{path}: holds no tensors by name; save model.state_dict()")
-    for name, tensor in found.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise ModelError(f"{path}: {name!r} is a {type(tensor).__name__}, no tensor; save model.state_dict() alone")
-        if tensor.layout is not torch.strided or tensor.device.type != "cpu" or tensor.is_quantized or tensor.is_nested:
-            raise ModelError(f"{path}: tensor {name!r} is not dense; save the float network's state_dict()")
-    if all(name.startswith("module.") for name in found):  # torch.nn.DataParallel
-        return {name.removeprefix("module."): tensor.detach() for name, tensor in found.items()}
-    return {name: tensor.detach() for name, tensor in found.items()}
+@torch.no_grad()
+def _refuse_endless(model: Model, tensors: Mapping[str, Tensor], images: Tensor) -> None:
+    outputs = model.net.eval()(images)
+    model.net.train()
+    if not all(out.isfinite().all() for out in outputs):
+        largest, name = max((tensor.abs().max().item(), name) for name, tensor in tensors.items() if tensor.numel())
+        line = f"the largest number of its weights, {largest:.3g}, is in {name!r}"
+        raise ModelError(f"weights: the network's answers to images are not finite; {line}")
 
 
 def import_weights(arch: Arch, tensors: Mapping[str, Tensor], names: Mapping[str, str], seed: int = 0) -> Model:
@@ -86,7 +55,7 @@ def import_weights(arch: Arch, tensors: Mapping[str, Tensor], names: Mapping[str
     """
     model = fresh(arch, seed)
     plain = fresh(replace(arch, quantization=None, exits=None), seed).net.state_dict()
-    known = dict(names) if names else _known_names(arch)
+    known = {as_unwrapped(name, tensors): ours for name, ours in names.items()} or _known_names(arch)
     found = _renamed(tensors, known)
     _fold_biases(found, plain)
     state = model.net.state_dict()
@@ -95,8 +64,8 @@ def import_weights(arch: Arch, tensors: Mapping[str, Tensor], names: Mapping[str
         if tensor.is_complex() or tensor.is_floating_point() != want.is_floating_point:
             raise ModelError(f"weights: tensor {theirs!r} holds {tensor.dtype}; {want} is needed")
         state[ours] = tensor.to(want)
-        if not state[ours].isfinite().all():
-            raise ModelError(f"weights: tensor {theirs!r} has values that are not finite")
+        if reason := impossible(ours, state[ours]):
+            raise ModelError(f"weights: tensor {theirs!r} {reason}")
     model.net.load_state_dict(state)
     return model
 

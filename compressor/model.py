@@ -14,10 +14,15 @@ from torch import Tensor, nn
 from compressor.arch import Arch
 from compressor.arch import keep as keep_channels
 from compressor.codec import encode
-from compressor.errors import ModelError
+from compressor.errors import FileError, ModelError
+from compressor.files import open_regular
 from compressor.folders import ARCH, FORMAT, WEIGHTS, digest_of, read_arch
+from compressor.images import refuse_images
 from compressor.layers import axes_of
 from compressor.network import Network, build
+
+MOST_EXTRA = 2**20
+"""Bytes that a file may have for a tensor beside its numbers: its name, its type, its shape."""
 
 
 class Trainable(Protocol):
@@ -112,7 +117,8 @@ def read_state(path: Path, expected: Mapping[str, Tensor], form: str) -> dict[st
     Raises:
         ModelError: the file is missing, cut or foreign, or holds others, or numbers that are not finite.
     """
-    found, said = _shapes(path, form), path.with_name(form)
+    _refuse_irregular(path, expected, form)
+    found, said = _shapes(path), path.with_name(form)
     if missing := sorted(expected.keys() ^ found.keys()):
         side = "lacks" if missing[0] in expected else "has an unknown"
         raise ModelError(f"{path}: {side} tensor {missing[0]!r}; it does not belong to {said}")
@@ -123,10 +129,19 @@ def read_state(path: Path, expected: Mapping[str, Tensor], form: str) -> dict[st
     for name, tensor in state.items():
         if tensor.dtype != (wanted := expected[name].dtype):
             raise ModelError(f"{path}: tensor {name!r} is {tensor.dtype}, expected {wanted}")
-        bad = tensor.isnan() if is_threshold(name) else ~tensor.isfinite()
-        if tensor.is_floating_point() and bad.any():
-            raise ModelError(f"{path}: tensor {name!r} holds numbers that are not finite")
+        if reason := impossible(name, tensor):
+            raise ModelError(f"{path}: tensor {name!r} {reason}")
     return state
+
+
+def impossible(name: str, tensor: Tensor) -> str | None:
+    """Return why no network has such numbers in the tensor of that name; None where it may have."""
+    bad = tensor.isnan() if is_threshold(name) else ~tensor.isfinite()
+    if tensor.is_floating_point() and bad.any():
+        return "holds numbers that are not finite"
+    if name.rpartition(".")[2] == "running_var" and (tensor < 0).any():
+        return f"holds a variance of {tensor.min().item():.3g}; a variance is 0 or more"
+    return None
 
 
 def is_threshold(name: str) -> bool:
@@ -134,14 +149,51 @@ def is_threshold(name: str) -> bool:
     return name.rpartition(".")[2] == "thresholds"
 
 
-def _shapes(path: Path, form: str) -> dict[str, list[int]]:
+def _refuse_irregular(path: Path, expected: Mapping[str, Tensor], form: str) -> None:
+    """Refuse pipes and devices, which would be waited for, and files that are far larger than the tensors."""
+    most = sum(MOST_EXTRA + tensor.numel() * 8 for tensor in expected.values())
+    try:
+        open_regular(path, most + MOST_EXTRA).close()
+    except FileError as error:
+        raise ModelError(f"{error}; a model is {form} and {WEIGHTS}") from None
+    except OSError as error:
+        line = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise ModelError(f"{path}: {line}; a model is {form} and {WEIGHTS}") from None
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
     try:
         with safe_open(path, "pt") as file:
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError:
-        raise ModelError(f"{path}: is missing; a model is {form} and {WEIGHTS}") from None
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: is cut, changed or not a safetensors file ({error})") from None
+
+
+def refuse_unfit(images: Tensor, channels: int) -> None:
+    """Refuse images that a network would answer wrongly: no tensor (N, C, H, W) of uint8, or of floats in 0..1."""
+    wanted = f"uint8 (N, {channels}, H, W), or floats of 0 to 1: the network normalises them itself"
+    if not isinstance(images, Tensor):
+        raise ModelError(f"images are a {type(images).__name__}; give a tensor, {wanted}")
+    refuse_images(str(images.dtype).removeprefix("torch."), images.shape, wanted, channels, floats=True)
+    if images.is_floating_point() and images.numel():
+        low, high = (bound.item() for bound in images.aminmax())
+        if not (low >= 0 and high <= 1):  # nan is neither
+            raise ModelError(f"images are floats of {low:.4g} to {high:.4g}; give {wanted}")
+
+
+def guarded(net: Network) -> Network:
+    """Let a network refuse images that do not fit whenever it is called to answer, and return it.
+
+    A network that trains, or is compiled or exported, does not look at them.
+    """
+    net.register_forward_pre_hook(_guard)
+    return net
+
+
+def _guard(net: nn.Module, given: tuple[Tensor, ...]) -> None:
+    assert isinstance(net, Network), "only networks are guarded"
+    if given and not net.training and not torch.compiler.is_compiling():
+        refuse_unfit(given[0], net.arch.input.channels)
 
 
 def same(a: Model, b: Model) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from compressor.arch import FLOAT
+from compressor.checked import checked
 from compressor.codec import digest_file, encode
 from compressor.config import RuntimeConfig
 from compressor.data.types import Data
@@ -23,6 +24,7 @@ from compressor.folders import (
     METRICS,
     MIXTURE,
     RECORD,
+    SEARCHED,
     WEIGHTS,
     digest_of,
     disk,
@@ -36,7 +38,7 @@ from compressor.folders import (
 from compressor.interrupts import deferred
 from compressor.phase import Phase, function
 from compressor.progress import Progress
-from compressor.records import SCHEMA, InputRecord, Measurement, Metrics, Original, Record
+from compressor.records import RECORD_SCHEMA, SCHEMA, InputRecord, Measurement, Metrics, Original, Record
 from compressor.store import Store
 
 
@@ -278,7 +280,7 @@ def _write(step: Step, used: dict[str, InputRecord], result: _Result, draft: Pat
     (draft / HISTORY).touch()
     (draft / CONFIG).write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     record = Record(
-        SCHEMA,
+        RECORD_SCHEMA,
         step.key,
         step.name,
         step.phase.version,
@@ -290,7 +292,7 @@ def _write(step: Step, used: dict[str, InputRecord], result: _Result, draft: Pat
         result.seconds,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=result.environment,
-        files={name: digest_file(draft / name) for name in DIGESTED},
+        files={name: digest_file(draft / name) for name in (*DIGESTED, *SEARCHED) if (draft / name).exists()},
     )
-    write_json(draft / RECORD, record)
+    write_json(draft / RECORD, checked(record))
     return record

@@ -9,12 +9,13 @@ from compressor.arch import Arch, Task
 from compressor.codec import digest_file
 from compressor.config import BaselineConfig, DistillConfig, FitConfig, Precision, RunConfig
 from compressor.data.types import Data
-from compressor.errors import CompressorError, ConfigError
+from compressor.errors import CompressorError, ConfigError, FileError, ModelError
 from compressor.families import FAMILIES, architecture, stages_of
 from compressor.folders import MIXTURE, disk, form_of, read_arch, read_mixture
 from compressor.naming import same
 from compressor.phase import BY_NAME, Phase, parse_order
 from compressor.pipeline import Given, Source, Step, given
+from compressor.published.kinds import kind_of
 from compressor.store import Store
 
 BF16_FROM = 16
@@ -129,9 +130,12 @@ def _computes_bf16() -> bool:
 def _content(path: str, where: str, files: dict[str, Path]) -> str:
     file = Path(path)
     try:
+        kind_of(file)  # what is no file of weights is not hashed, which could take hours
         name = f"sha256:{digest_file(file)}"
     except OSError as error:
         raise ConfigError(f"{where}={path}: {error.strerror}; give a file of weights, .safetensors or .pth") from None
+    except (FileError, ModelError) as error:
+        raise ConfigError(f"{where}={error}") from None
     files[name] = file
     return name
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from compressor.codec import SPARSE
 
-SCHEMA = 1
+SCHEMA, RECORD_SCHEMA = 1, 2
+"""The versions of metrics.json and of record.json, whose first version had no check of its own."""
 
 
 @dataclass(frozen=True)

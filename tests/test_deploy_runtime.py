@@ -196,6 +196,11 @@ class TestFolder:
         answers = [load_export(packed, engine).predict(images) for engine in READERS[ExportFormat.PACKED]]
         np.testing.assert_allclose(answers[0].outputs, answers[1].outputs, atol=1e-3)
 
+    def test_its_name_may_be_text(self, packed, context):
+        images = context.data.test.images[:20]
+        want = load_export(packed).predict(images).outputs
+        assert np.array_equal(load_export(str(packed)).predict(images).outputs, want)
+
     @pytest.mark.parametrize("engine", ["auto", "numpy"])
     @pytest.mark.parametrize("absent", ["torch", "safetensors"])
     def test_a_packed_one_names_the_package_that_it_needs_with_every_engine(self, packed, absent, engine, tmp_path):

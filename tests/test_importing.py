@@ -1,6 +1,7 @@
 """Published weights give the same outputs here as in the class they come from; a tensor that does not fit is named."""
 
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,11 +11,14 @@ from torch.nn import functional
 from torchvision.models import vgg
 
 from compressor.arch import Arch, Bits, Exits, Quantization, Task, TaskKind
+from compressor.calibration import some_images
 from compressor.config import ArchitectureConfig
+from compressor.data.types import Data
 from compressor.errors import ModelError
 from compressor.families import architecture
 from compressor.importing import import_weights
-from compressor.model import fresh
+from compressor.importing import published as model_of_file
+from compressor.model import Model, fresh
 
 VGG_DEPTHS = {"vgg11": "A", "vgg16": "D", "vgg19": "E"}
 
@@ -216,8 +220,11 @@ class TestStrictness:
             ),
             (changed(linear__weight=torch.ones(10, 32)), "tensor 'linear.weight' is 10x32"),
             (changed(linear__weight=torch.ones(11, 64)), "tensor 'linear.weight' is 11x64"),
-            (changed(bn1__weight=torch.full((16,), torch.nan)), "tensor 'bn1.weight' has values that are not finite"),
-            (changed(bn1__bias=torch.full((16,), 1e300, dtype=torch.float64)), "tensor 'bn1.bias' has values"),
+            (
+                changed(bn1__weight=torch.full((16,), torch.nan)),
+                "tensor 'bn1.weight' holds numbers that are not finite",
+            ),
+            (changed(bn1__bias=torch.full((16,), 1e300, dtype=torch.float64)), "tensor 'bn1.bias' holds numbers"),
             (changed(bn1__weight=torch.ones(16, dtype=torch.int8)), "tensor 'bn1.weight' holds torch.int8"),
             (changed(conv1__bias=torch.ones(3)), "tensor 'conv1.bias' does not have the shape 16"),
             (published(56).state_dict(), "tensor 'layer1.3.bn1.bias' has no place"),
@@ -242,3 +249,40 @@ class TestStrictness:
         state = torchvision.models.mobilenet_v2(width_mult=0.25, num_classes=10).state_dict()
         with pytest.raises(ModelError, match="adds"):
             import_weights(arch_of("mobilenet_v2", width=0.25), state, {})
+
+
+class TestAnswers:
+    def read(self, tmp_path: Path, state: dict[str, Tensor], digits: Data) -> Model:
+        """Give the model of a grey resnet20 with these weights, which answers real images."""
+        torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "w.ckpt")
+        return model_of_file(arch_of("resnet20", 8, channels=1), tmp_path / "w.ckpt", {}, 0, some_images(digits))
+
+    def test_weights_that_answer_real_images_become_the_model(self, digits, tmp_path):
+        state = changed(conv1__weight=torch.ones(16, 1, 3, 3) / 9)
+        assert torch.equal(
+            self.read(tmp_path, state, digits).net.state_dict()["stem.conv.weight"], state["conv1.weight"]
+        )
+
+    def test_a_negative_variance_is_refused_by_the_tensors_name(self, digits, tmp_path):
+        variance = torch.ones(16)
+        variance[3] = -0.25
+        state = changed(conv1__weight=torch.ones(16, 1, 3, 3), bn1__running_var=variance)
+        with pytest.raises(ModelError, match=r"w\.ckpt: tensor 'bn1\.running_var' holds a variance of -0\.25"):
+            self.read(tmp_path, state, digits)
+
+    def test_weights_too_large_to_answer_are_blamed_by_file_and_tensor(self, digits, tmp_path):
+        huge = published().state_dict()["layer1.0.conv1.weight"] * 1e38
+        state = changed(conv1__weight=torch.ones(16, 1, 3, 3), layer1__0__conv1__weight=huge.clamp(-3e38, 3e38))
+        with pytest.raises(ModelError, match=r"w\.ckpt: the network's answers .* is in 'layer1\.0\.conv1\.weight'"):
+            self.read(tmp_path, state, digits)
+
+    def test_a_map_of_names_may_name_what_the_file_names(self, tmp_path):
+        net, arch, names = TestNames().own()
+        torch.save({"state_dict": {f"model.{name}": t for name, t in net.state_dict().items()}}, tmp_path / "w.ckpt")
+        images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+        for prefix in ("", "model."):
+            got = model_of_file(
+                arch, tmp_path / "w.ckpt", {prefix + k: v for k, v in names.items()}, 0, images
+            ).net.eval()
+            with torch.no_grad():
+                torch.testing.assert_close(got(images)[-1], net(images), atol=1e-4, rtol=1e-4)

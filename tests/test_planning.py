@@ -125,16 +125,22 @@ class TestFiles:
     def test_a_path_of_weights_becomes_the_digest_of_its_content(self, tmp_path):
         found = []
         for name in ("one", "two"):
-            (tmp_path / name).write_bytes(b"weights")
+            (tmp_path / name).write_bytes(b"\x02" + bytes(7) + b"{}")  # safetensors of nothing
             planned = plan(replace(CONFIG, baseline=BaselineSettings(str(tmp_path / name), {}, FIT)), DATA)
             (digest,) = planned.files
             assert steps(planned)[0].config.weights == digest
             assert planned.files == {digest: tmp_path / name}
             found.append(planned.last.key)
         assert found[0] == found[1]
-        (tmp_path / "two").write_bytes(b"others")
+        (tmp_path / "two").write_bytes(b"\x03" + bytes(7) + b"{} ")
         changed = plan(replace(CONFIG, baseline=BaselineSettings(str(tmp_path / "two"), {}, FIT)), DATA)
         assert changed.last.key != found[0]
+
+    def test_what_holds_no_weights_is_named_before_anything_runs(self, tmp_path):
+        (tmp_path / "w.pth").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+        settings = replace(CONFIG.distill, init=Init.WEIGHTS, weights=str(tmp_path / "w.pth"))
+        with pytest.raises(ConfigError, match=r"distill.weights=.*w\.pth: is a pointer of Git LFS"):
+            plan(replace(CONFIG, distill=settings), DATA)
 
     @pytest.mark.parametrize("phase", ["baseline", "distill"])
     def test_weights_that_are_missing_are_named_before_anything_runs(self, tmp_path, phase):

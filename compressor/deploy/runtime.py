@@ -14,6 +14,7 @@ from compressor.deploy.note import ExitsNote, ExportNote, InputNote, MixtureNote
 from compressor.deploy.probabilities import confidence, sigmoid, softmax
 from compressor.deploy.rule import decide, mix, short
 from compressor.errors import ConfigError, ModelError
+from compressor.images import refuse_images
 
 NOT_RUN = -1
 
@@ -36,11 +37,20 @@ class Exported:
     stages: tuple[Stage, ...]
 
     def predict(self, images: np.ndarray) -> Predictions:
-        """Answer a batch of images, uint8 (N, C, H, W); a later stage runs only on those that are still inside."""
-        count = len(images)
+        """Answer a batch of images, uint8 (N, C, H, W); a later stage runs only on those that are still inside.
+
+        Raises:
+            ModelError: the images are of another type or shape.
+        """
+        _refuse_unfit(images, self.input)
+        return self.go_on(images)
+
+    def go_on(self, stream: np.ndarray) -> Predictions:
+        """Answer what the first stage reads: images, or the features of a stage before it."""
+        count = len(stream)
         outputs = np.empty((count, self.task.outputs), np.float32)
         taken = np.zeros(count, np.int64)
-        index, stream, passed = np.arange(count), images, []
+        index, passed = np.arange(count), []
         for head, stage in enumerate(self.stages):
             if not len(index):
                 break
@@ -97,7 +107,12 @@ class Routed:
     experts: tuple[Exported, ...]
 
     def predict(self, images: np.ndarray) -> Routes:
-        """Answer a batch of images, uint8 (N, C, H, W): each chosen expert runs once, on its images alone."""
+        """Answer a batch of images, uint8 (N, C, H, W): each chosen expert runs once, on its images alone.
+
+        Raises:
+            ModelError: the images are of another type or shape.
+        """
+        _refuse_unfit(images, self.input)
         count, experts = len(images), len(self.experts)
         outputs = np.zeros((experts, count, self.task.outputs), np.float32)
         heads = np.full((count, experts), NOT_RUN)
@@ -105,7 +120,7 @@ class Routed:
 
         def ask(expert: int, rows: np.ndarray) -> None:
             if len(rows):
-                found = self.experts[expert].predict(stream[rows])
+                found = self.experts[expert].go_on(stream[rows])
                 outputs[expert, rows], heads[rows, expert] = found.outputs, found.exits
 
         if self.router is None:
@@ -132,13 +147,21 @@ class Routed:
         return decide(scores, self.rule)
 
 
+def _refuse_unfit(images: np.ndarray, shape: InputNote) -> None:
+    """Refuse what the first stage does not read: floats in particular, whose range cannot be told from their type."""
+    wanted = f"uint8 (N, {shape.channels}, {shape.size}, {shape.size}), pixels of 0 to 255"
+    if not isinstance(images, np.ndarray):
+        raise ModelError(f"images are a {type(images).__name__}; give an array of NumPy, {wanted}")
+    refuse_images(str(images.dtype), images.shape, wanted, shape.channels, floats=False, size=shape.size)
+
+
 def _fits(found: np.ndarray, images: int, wanted: int, who: str) -> None:
     if found.shape != (images, wanted):
         raise ModelError(f"{who} gives {list(found.shape)} numbers, not {[images, wanted]}; export the model again")
 
 
 def load_export(
-    folder: Path, engine: Engine | str = Engine.AUTO, threads: int = 0, precision: str = "fp32"
+    folder: str | Path, engine: Engine | str = Engine.AUTO, threads: int = 0, precision: str = "fp32"
 ) -> Exported | Routed:
     """Make an export folder ready to answer; `threads` 0 lets the engine choose.
 
@@ -148,6 +171,7 @@ def load_export(
         CompressorError: the folder is no whole export, a package is not installed, or the engine does not read the
             format or has no such precision.
     """
+    folder = Path(folder)
     note = read_note(folder)
     chosen = choose(engine, note.format)
     refuse_precision(chosen, precision)

@@ -10,6 +10,7 @@ from torch import Tensor
 from compressor.data.types import Split
 from compressor.mixture.rule import certainties, decide, mix, reach
 from compressor.mixture.types import Mixture
+from compressor.model import refuse_unfit
 from compressor.routing import BATCH, chunks, confidence, route
 
 NOT_RUN = -1
@@ -45,7 +46,12 @@ class Survey:
 
 @torch.no_grad()
 def run(mixture: Mixture, images: Tensor) -> Answers:
-    """Answer images, uint8 (N, C, H, W): route them, and run each chosen expert once, on its images alone."""
+    """Answer images, uint8 (N, C, H, W): route them, and run each chosen expert once, on its images alone.
+
+    Raises:
+        ModelError: the images are of another type, shape or range.
+    """
+    refuse_unfit(images, mixture.experts[0].arch.input.channels)
     x = entered(mixture, images)
     count, size = len(mixture.experts), mixture.task.outputs
     outputs = torch.zeros(count, len(images), size)

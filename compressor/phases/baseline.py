@@ -1,7 +1,8 @@
 """Train a network from scratch, or go on from published weights."""
 
+from compressor.calibration import some_images
 from compressor.config import BaselineConfig
-from compressor.importing import import_weights, read_tensors
+from compressor.importing import published
 from compressor.model import Model, fresh
 from compressor.training import Context, fit
 
@@ -11,7 +12,6 @@ def baseline(config: BaselineConfig, context: Context) -> Model:
     if config.weights is None:
         model = fresh(config.arch, config.fit.seed)
     else:
-        model = import_weights(
-            config.arch, read_tensors(context.files[config.weights]), config.names, seed=config.fit.seed
-        )
+        path, images = context.files[config.weights], some_images(context.data)
+        model = published(config.arch, path, config.names, config.fit.seed, images)
     return fit(model, config.fit, context)

@@ -3,10 +3,10 @@
 from torch import Tensor
 
 from compressor.arch import Arch, check, fitted, shrink, widths, with_blocks
-from compressor.calibration import calibrate
+from compressor.calibration import calibrate, some_images
 from compressor.config import ArchitectureConfig, DistillConfig, Init
 from compressor.families import FAMILIES, architecture
-from compressor.importing import import_weights, read_tensors
+from compressor.importing import published
 from compressor.losses import Outputs
 from compressor.model import Model, fresh, select
 from compressor.phases.importance import magnitude, strongest
@@ -56,7 +56,8 @@ def start(config: DistillConfig, context: Context, model: Model, arch: Arch) -> 
     if config.init is Init.WEIGHTS:
         assert config.weights is not None, "the config's own check demands a file"
         full = named(config.student, arch) if config.student else arch
-        source = import_weights(full, read_tensors(context.files[config.weights]), {}, config.fit.seed)
+        path, images = context.files[config.weights], some_images(context.data)
+        source = published(full, path, {}, config.fit.seed, images)
     have, want = narrowed(source, arch).net.state_dict(), student.net.state_dict()
     fits = {name: have[name] for name in want if name in have and have[name].shape == want[name].shape}
     student.net.load_state_dict(want | fits)

@@ -1,0 +1,1 @@
+"""Files of published weights, which anybody may have made: what they are, and their tensors by name."""
