@@ -12,7 +12,7 @@ from compressor.config import RunConfig, RuntimeConfig
 from compressor.data import load_data
 from compressor.data.types import Data
 from compressor.errors import ConfigError, ModelError
-from compressor.folders import CANDIDATES, MIXTURE, disk, form_of, read_metrics, write_json
+from compressor.folders import CANDIDATES, MIXTURE, RUNS, disk, form_of, read_metrics, write_json
 from compressor.pipeline import Bench, Step, run, with_bytes
 from compressor.planning import fitting, plan
 from compressor.records import Measurement
@@ -69,7 +69,7 @@ def order(config: RunConfig, folder: Path) -> None:
     with followed(config.runtime.progress) as watch:
         outcomes = execute(planned.steps, place, config.study.execution, watch)
     found = conclude(config.name, config.study, planned, outcomes, store, data)
-    with disk(folder):
+    with disk(folder, RUNS):
         write_json(folder / STUDY, found)
     report.show(found, folder, figures=config.study.figures)
     _say_skipped(data)
@@ -90,7 +90,7 @@ def moe(config: RunConfig, folder: Path) -> None:
     bench = Bench(store, data, config.runtime, planned.files, progress_of(config.runtime.progress))
     found = study(config, config.moe, planned, bench, made.add)
     made.refer(found.keys)
-    with disk(folder):
+    with disk(folder, RUNS):
         write_json(folder / MIXTURES, found)
     show_mixtures(found, folder, figures=config.moe.figures)
     _say_skipped(data)
@@ -111,7 +111,7 @@ def search(config: RunConfig, folder: Path) -> None:
     with followed(config.runtime.progress) as watch:
         found, ends = study(config, config.search, planned, data, watch, made.refer)
     _link(ends, made)
-    with disk(folder):
+    with disk(folder, RUNS):
         write_json(folder / SEARCH, found)
     write_candidates(planned, store, folder / CANDIDATES)
     search_tables.show(found, folder, figures=config.search.figures)
@@ -139,7 +139,7 @@ def evaluate(config: RunConfig, folder: Path) -> None:
     result = {"schema": 1, "key": source.key, "checkpoint": str(source.folder), "data": data.fingerprint}
     result |= {"skipped": data.skipped, "measured": measured, "layers": layers}
     try:
-        with disk(folder):
+        with disk(folder, RUNS):
             write_json(folder / EVALUATION, result)
     except ValueError:
         raise ModelError(f"{source.folder}: a measured number is not finite; give a model that answers") from None
@@ -180,7 +180,7 @@ def bench(config: RunConfig, folder: Path) -> None:
     from compressor.report.bench import show
 
     result = benchmark(config, data, folder, progress_of(config.runtime.progress))
-    with disk(folder):
+    with disk(folder, RUNS):
         write_json(folder / BENCHMARK, result)
     show(result, folder)
     _say_skipped(data)

@@ -1,7 +1,9 @@
-"""What this process may lack where services, schedulers and containers start it: open streams, and a user's name."""
+"""What this process may lack where services, schedulers and containers start it: open streams, a user, a home."""
 
 import os
 import sys
+
+from compressor.errors import ConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +49,18 @@ def _name_user() -> None:
         pwd.getpwuid(os.getuid())
     except KeyError:
         os.environ.setdefault("USER", f"uid-{os.getuid()}")
+
+
+def at_home(path: str) -> str:
+    """Return a path with the `~` that it begins with as the user's home.
+
+    Raises:
+        ConfigError: the user has none, as a container's may.
+    """
+    found = os.path.expanduser(path)  # noqa: PTH111 - pathlib would be imported before signals are answered
+    if found.startswith("~"):
+        raise ConfigError(f"{path}: this user has no home folder; set HOME, or give a path without ~")
+    return found
 
 
 def was_closed(name: str) -> bool:

@@ -74,7 +74,7 @@ def ready(source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> Cach
     Raises:
         DataError: images are unreadable (up to 20 are named), or the cache cannot be written.
     """
-    root = Path(runtime.data_cache or user_cache_dir("compressor")) / "data"
+    root = Path(runtime.data_cache or _users_folder()) / "data"
     key = f"{config.name}-{digest(json.dumps([SCHEMA, config.channels, source.signature]).encode())}"
     if (found := _open(root / key, config.skip_unreadable)) is not None:
         return found
@@ -85,12 +85,25 @@ def ready(source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> Cach
                 _make(root, key, source, config, runtime)
                 found = _open(root / key, config.skip_unreadable)
     except OSError as error:
-        raise DataError(
-            f"{error.filename or root}: {error.strerror or error}; runtime.data_cache names another folder"
-        ) from None
+        place = Path(error.filename or root)
+        why = "is a link that leads nowhere" if place.is_symlink() and not place.exists() else error.strerror or error
+        raise DataError(f"{place}: {why}; runtime.data_cache names another folder") from None
     if found is None:
         raise DataError(f"{root / key}: does not read back as it was written; runtime.data_cache names another folder")
     return found
+
+
+def _users_folder() -> str:
+    """Return the user's own cache folder; a DataError where there is none, as for a container's user."""
+    try:
+        folder = user_cache_dir("compressor")
+    except RuntimeError:  # platformdirs found no home
+        folder = ""
+    if not Path(folder).is_absolute():
+        raise DataError(
+            "decoded images have no folder, as this user has no home; give runtime.data_cache=FOLDER, or set HOME"
+        )
+    return folder
 
 
 def _open(folder: Path, skip_unreadable: bool) -> Cached | None:
