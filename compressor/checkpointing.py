@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compressor import history
 from compressor.codec import decode, digest
+from compressor.files import write_shared
 
 if TYPE_CHECKING:
     from compressor.training import Fitting
@@ -32,7 +33,8 @@ def save(fitting: "Fitting") -> None:
     draft = path.with_suffix(".new")
     kept = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     place = json.dumps(asdict(fitting.place))
-    save_file(kept, draft, metadata={"place": place, "digest": _digest(kept, place)})
+    metadata = {"place": place, "digest": _digest(kept, place)}
+    write_shared(draft, lambda new: save_file(kept, new, metadata=metadata))
     with draft.open("rb") as file:
         os.fsync(file.fileno())
     draft.replace(path)

@@ -1,35 +1,39 @@
 """`compressor COMMAND [key=value ...]`: find the command, say what it is, run it, and turn errors into one line.
 
 Only this module reads sys.argv; only `composing` sees Hydra, and it is not imported to show a plain help.
+What takes time to import is imported inside functions: until `main` is called, a signal would end in a traceback.
 """
 
-import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
-from pathlib import Path
 
-from compressor.config import RunConfig
-from compressor.errors import CompressorError, ConfigError, Interrupted
-from compressor.interrupts import arrived
+from compressor import interrupts, process
+from compressor.errors import CompressorError, ConfigError, Interrupted, StoreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from compressor.config import RunConfig
 
 
-@dataclass(frozen=True)
 class Command:
     """One command: what it does, the function of `commands` that does it, its order where that is fixed.
 
     `checkpoint`: whether it needs a saved model.
     """
 
-    summary: str
-    function: str = "run_order"
-    order: str | None = None
-    checkpoint: bool = False
+    def __init__(
+        self, summary: str, function: str = "run_order", *, order: str | None = None, checkpoint: bool = False
+    ) -> None:
+        self.summary = summary
+        self.function = function
+        self.order = order
+        self.checkpoint = checkpoint
 
     @property
-    def call(self) -> Callable[[RunConfig, Path], None]:
+    def call(self) -> "Callable[[RunConfig, Path], None]":
         """Import the function: of the settings and the run directory."""
         return getattr(import_module("compressor.commands"), self.function)
 
@@ -78,22 +82,52 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     It is 0, 1 (some of the work failed), 2 (bad input) or 128 + the number of a signal.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _ended(list(argv))
+    process.settle()
+    interrupts.own()
     try:
-        return _dispatch(words)
-    except CompressorError as error:
-        return complain(error)
+        code = _ended(sys.argv[1:])
+    except KeyboardInterrupt:  # one more, while the first was answered
+        code = 128 + (interrupts.arrived() or 2)
+    interrupts.leave()
+    return code
+
+
+def _ended(words: list[str]) -> int:
+    """Run a command and turn whatever ends it into its exit code; what is no user's fault is raised."""
+    try:
+        return _written(_dispatch(words))
     except Interrupted as interrupt:
         return _interrupted(interrupt.signal)
     except KeyboardInterrupt:
-        return _interrupted(arrived() or 2)
+        return _interrupted(interrupts.arrived() or 2)
     except BrokenPipeError:
         return silence()
+    except Exception as error:
+        if (number := interrupts.arrived()) is not None:  # Hydra and others turn a signal into an error of their own
+            return _interrupted(number)
+        if isinstance(error, CompressorError):
+            return complain(error)
+        if isinstance(error, OSError) and (refusal := process.refusal()) is not None:
+            return complain(_unwritable(refusal))
+        raise
+
+
+def _written(code: int) -> int:
+    """Return the exit code when all that was printed is written."""
+    if (refusal := process.refusal()) is not None:
+        raise _unwritable(refusal)
+    return code
+
+
+def _unwritable(refusal: str) -> StoreError:
+    return StoreError(f"stdout: {refusal}; what could not be printed is lost, and finished work is kept")
 
 
 def silence() -> int:
     """Write no more, as the reader of our output, such as `head`, has seen enough; that is no error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    process.silence(sys.stdout)
     return 0
 
 
@@ -112,6 +146,8 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _no_command(name: str) -> str:
+    from difflib import get_close_matches
+
     near = get_close_matches(name, COMMANDS, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"no command {name!r}; {hint}commands are {', '.join(COMMANDS)}"
@@ -125,7 +161,7 @@ def complain(error: CompressorError) -> int:
 
 def say(message: str) -> None:
     """Print one line to stderr."""
-    sys.stderr.write(f"compressor: {' '.join(message.split())}\n")
+    process.tell(f"compressor: {' '.join(message.split())}")
 
 
 def _interrupted(signal: int) -> int:

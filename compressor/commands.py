@@ -13,7 +13,7 @@ from compressor.data import load_data
 from compressor.data.summary import summary
 from compressor.data.types import Data
 from compressor.errors import ConfigError, ModelError
-from compressor.folders import CANDIDATES, MIXTURE, disk, form_of, read_metrics, write_json
+from compressor.folders import CANDIDATES, MIXTURE, RUNS, disk, form_of, read_metrics, write_json
 from compressor.pipeline import Bench, Step, run, with_bytes
 from compressor.planning import fitting, plan
 from compressor.records import Measurement
@@ -77,7 +77,7 @@ def order(config: RunConfig, folder: Path) -> None:
     with followed(config.runtime.progress) as watch:
         outcomes = execute(planned.steps, place, config.study.execution, watch)
     found = conclude(config.name, config.study, planned, outcomes, store, data)
-    with disk(folder):
+    with disk(folder, RUNS):
         write_json(folder / STUDY, found)
     report.show(found, folder, figures=config.study.figures)
     console().print(f"study: {_short(folder / STUDY)}", soft_wrap=True)
@@ -97,7 +97,7 @@ def moe(config: RunConfig, folder: Path) -> None:
     bench = Bench(store, data, config.runtime, planned.files, progress_of(config.runtime.progress))
     found = study(config, config.moe, planned, bench, made.add)
     made.refer(found.keys)
-    with disk(folder):
+    with disk(folder, RUNS):
         write_json(folder / MIXTURES, found)
     show_mixtures(found, folder, figures=config.moe.figures)
     console().print(f"mixtures: {_short(folder / MIXTURES)}", soft_wrap=True)
@@ -117,7 +117,7 @@ def search(config: RunConfig, folder: Path) -> None:
     with followed(config.runtime.progress) as watch:
         found, ends = study(config, config.search, planned, data, watch, made.refer)
     _link(ends, made)
-    with disk(folder):
+    with disk(folder, RUNS):
         write_json(folder / SEARCH, found)
     write_candidates(planned, store, folder / CANDIDATES)
     search_tables.show(found, folder, figures=config.search.figures)
@@ -145,7 +145,7 @@ def evaluate(config: RunConfig, folder: Path) -> None:
     result = {"schema": 1, "key": source.key, "checkpoint": str(source.folder), "data": data.fingerprint}
     result |= {"skipped": data.skipped, "measured": measured, "layers": layers}
     try:
-        with disk(folder):
+        with disk(folder, RUNS):
             write_json(folder / EVALUATION, result)
     except ValueError:
         raise ModelError(f"{source.folder}: a measured number is not finite; give a model that answers") from None
@@ -185,7 +185,7 @@ def bench(config: RunConfig, folder: Path) -> None:
     from compressor.report.bench import show
 
     result = benchmark(config, data, folder, progress_of(config.runtime.progress))
-    with disk(folder):
+    with disk(folder, RUNS):
         write_json(folder / BENCHMARK, result)
     _say(data)
     show(result, folder)

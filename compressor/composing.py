@@ -24,9 +24,10 @@ from compressor.cli import COMMANDS, complain, silence
 from compressor.codec import decode
 from compressor.config import RunConfig
 from compressor.errors import CompressorError, ConfigError
-from compressor.folders import disk
+from compressor.folders import RUNS, disk
 from compressor.mending import mended
 from compressor.phase import parse_order
+from compressor.process import at_home
 from compressor.studies.orders import check
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
@@ -97,7 +98,7 @@ def _expanded(value: Any) -> Any:
         return {key: _expanded(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_expanded(item) for item in value]
-    return str(Path(value).expanduser()) if isinstance(value, str) and value.startswith("~/") else value
+    return at_home(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _refuse(message: str) -> NoReturn:
@@ -123,7 +124,7 @@ def _hydra_reads(words: Sequence[str]) -> Iterator[None]:
 def _line(error: Exception) -> str:
     """Say in one line what was refused; an error that is nobody's input is raised again."""
     if isinstance(error, OSError) and not isinstance(error, HydraException):
-        with disk(Path()):
+        with disk(Path(), RUNS):
             raise error
     return str(error) if isinstance(error, CompressorError) else mended(error)
 

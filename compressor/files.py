@@ -1,7 +1,11 @@
-"""Read files that anybody may have put there: only regular ones, none larger than its kind may be. No torch here."""
+"""Read files that anybody may have put there: only regular ones, none larger than its kind may be. No torch here.
+
+What a library writes gets the mode that the umask gives.
+"""
 
 import os
 import stat
+from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 
@@ -61,3 +65,15 @@ def read_bytes(path: Path, limit: int) -> bytes:
 def read_text(path: Path, limit: int) -> str:
     """Return the content of a regular UTF-8 file of at most `limit` bytes; a ValueError where it is not UTF-8."""
     return read_bytes(path, limit).decode("utf-8")
+
+
+def write_shared(path: Path, write: Callable[[Path], object]) -> None:
+    """Have a library write a file, and give it the mode that the umask gives, which some libraries do not.
+
+    safetensors makes its files private, so that who answers with an export, or goes on in a draft, may not read them.
+    """
+    path.unlink(missing_ok=True)
+    path.touch()  # the system alone knows the umask, and a folder's default rights, without changing them
+    mode = stat.S_IMODE(path.stat().st_mode)
+    write(path)
+    path.chmod(mode)

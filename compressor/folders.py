@@ -42,32 +42,47 @@ KEY = re.compile(r"[a-z_]+-[0-9a-f]{16}")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
 NO_FOLDER = (errno.ENOTDIR, errno.EEXIST)
+STORE, RUNS = "store=FOLDER", "runs=FOLDER or hydra.run.dir=FOLDER"
+"""What to give where the folder of finished steps, or that of a run, cannot be used."""
 
 
 @contextmanager
-def disk(where: Path) -> Iterator[None]:
-    """Turn what the operating system says of files into one line that names the file, or else `where`."""
+def disk(where: Path, setting: str | None = None) -> Iterator[None]:
+    """Turn what the operating system says of files into one line that names the file, or else `where`.
+
+    `setting`: what to give to use another folder, such as `STORE`; None where no setting alone names it.
+    """
     try:
         yield
     except BrokenPipeError:  # the reader of our output went away, which is no fault of the disk
         raise
     except OSError as error:
-        raise StoreError(_line(error.filename or where, error.errno, error.strerror or str(error))) from None
+        place = error.filename or where
+        raise StoreError(refused(place, error.errno, error.strerror or str(error), setting)) from None
     except SafetensorError as error:  # it is no OSError, and states the system's number in its text only
         if (found := re.search(r"os error (\d+)", str(error))) is None:
             raise
         number = int(found[1])
-        raise StoreError(_line(where, number, os.strerror(number))) from None
+        raise StoreError(refused(where, number, os.strerror(number), setting)) from None
 
 
-def _line(where: Any, number: int | None, reason: str) -> str:
+def refused(where: Any, number: int | None, reason: str, setting: str | None) -> str:
+    """Say in one line what the system refused and what would help; arguments as for `disk`."""
+    other = f"give another folder, such as {setting}" if setting else "give another one"
     if number in FULL:
         return f"{where}: the disk is full; free some space and type the command again, finished steps are kept"
     if number in DENIED:
-        return f"{where}: cannot be read or written ({reason}); give a folder that can, such as store=FOLDER"
+        return f"{where}: cannot be read or written ({reason}); allow this user to, or {other}"
     if number in NO_FOLDER:
-        return f"{where}: a file stands where a folder is needed; give a folder, such as store=FOLDER"
+        if (target := _dangling(Path(where))) is not None:
+            return f"{where}: is a link to {target}, which is not there; make that folder, or {other}"
+        return f"{where}: a file stands where a folder is needed; {other}"
     return f"{where}: {reason}; it must be a file or folder that can be read and written"
+
+
+def _dangling(path: Path) -> Path | None:
+    """Return where a link points to that leads nowhere, or None."""
+    return path.readlink() if path.is_symlink() and not path.exists() else None
 
 
 def key_of(phase: str, version: int, config: Any, inputs: Mapping[str, str], data: str) -> str:

@@ -15,7 +15,7 @@ from compressor.arch import Arch
 from compressor.arch import keep as keep_channels
 from compressor.codec import encode
 from compressor.errors import FileError, ModelError
-from compressor.files import open_regular
+from compressor.files import open_regular, write_shared
 from compressor.folders import ARCH, FORMAT, WEIGHTS, digest_of, read_arch
 from compressor.images import refuse_images
 from compressor.layers import axes_of
@@ -89,7 +89,7 @@ def _cut(model: Model, kept: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
 def save(model: Model, folder: Path) -> str:
     """Write `arch.json` and `weights.safetensors`, and return their digest."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.net.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS)
+    write_shared(folder / WEIGHTS, lambda path: save_file(tensors, path))
     text = json.dumps({"format": FORMAT, "arch": encode(model.arch)}, indent=1) + "\n"
     (folder / ARCH).write_text(text, encoding="utf-8")
     return digest_of(folder)

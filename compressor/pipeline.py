@@ -25,6 +25,7 @@ from compressor.folders import (
     MIXTURE,
     RECORD,
     SEARCHED,
+    STORE,
     WEIGHTS,
     digest_of,
     disk,
@@ -197,7 +198,7 @@ def _perform(step: Step, inputs: Mapping[str, Made], used: dict[str, InputRecord
     settle, measure, save = map(function, (step.phase.makes.settle, step.phase.makes.measure, step.phase.makes.save))
     draft, environment = bench.store.draft(step.key), environment_of(bench.runtime)
     context = Context(bench.data, draft, bench.runtime, bench.files, bench.progress)
-    with disk(draft), on_threads(bench.runtime.threads), sitting(draft, environment) as seconds:
+    with disk(draft, STORE), on_threads(bench.runtime.threads), sitting(draft, environment) as seconds:
         models = {role: load(read.folder) for role, read in inputs.items()}
         before = _before(step, inputs, models, bench)
         original = _original(inputs, before, models)

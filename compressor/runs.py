@@ -6,7 +6,7 @@ from pathlib import Path
 
 from compressor.codec import decode, read_json
 from compressor.errors import CompressorError, StoreError
-from compressor.folders import METRICS, WEIGHTS, disk, read_metrics, read_record, verify_file, write_json
+from compressor.folders import METRICS, RUNS, WEIGHTS, disk, read_metrics, read_record, verify_file, write_json
 from compressor.pipeline import Source
 from compressor.records import Metrics, Record
 from compressor.report.tables import Row, before, row_of
@@ -52,7 +52,7 @@ def read_run(folder: Path) -> RunNote:
 
 def find_runs(root: Path, besides: Path) -> Iterator[Path]:
     """Find the run directories below a folder, oldest name first, besides the store."""
-    with disk(root):
+    with disk(root, RUNS):
         if not root.is_dir():
             return
         notes = sorted(root.rglob(RUN))
@@ -126,6 +126,6 @@ class Run:
         self._write()
 
     def _write(self) -> None:
-        with disk(self.folder):
+        with disk(self.folder, RUNS):
             self.folder.mkdir(parents=True, exist_ok=True)
             write_json(self.folder / RUN, self.note)

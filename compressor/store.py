@@ -21,6 +21,8 @@ from compressor.folders import (
     METRICS,
     MIXTURE,
     RECORD,
+    RUNS,
+    STORE,
     TRIALS,
     WEIGHTS,
     digest_of,
@@ -49,7 +51,7 @@ class Store:
     def record(self, key: str) -> Record | None:
         """Give the verified record of a finished step, or None. Damage is an error that says what to remove."""
         folder = self.folder(key)
-        with disk(folder):
+        with disk(folder, STORE):
             if not folder.is_dir():
                 return None
         try:
@@ -71,7 +73,7 @@ class Store:
         """Hold the step of a key for this process; wait, saying so once, while another one holds it."""
         folder = self.root / ".locks"
         lock = FileLock(folder / f"{key}.lock")
-        with disk(self.root):
+        with disk(self.root, STORE):
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(timeout=0)
@@ -86,7 +88,7 @@ class Store:
     def draft(self, key: str) -> Path:
         """Give the folder where the step of a key is made; it stays when the step is interrupted. Needs the lock."""
         folder = self._draft(key)
-        with disk(folder):
+        with disk(folder, STORE):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -101,7 +103,7 @@ class Store:
         try:
             verify(draft, record := read_record(draft))
         except CompressorError:
-            with disk(draft):
+            with disk(draft, STORE):
                 (draft / RECORD).unlink()
                 for path in draft.rglob("*"):  # it may have been made read-only already
                     path.chmod(path.stat().st_mode | 0o200)
@@ -113,7 +115,7 @@ class Store:
         """Make a draft, whose record was written last, the finished step of its key: by one rename. Needs the lock."""
         draft = self._draft(key)
         wanted = {ARCH, MIXTURE, WEIGHTS, METRICS, HISTORY, RECORD, CONFIG, CURVES, CANDIDATES, FOUND, TRIALS}
-        with disk(draft):
+        with disk(draft, STORE):
             for path in draft.iterdir():
                 if path.name not in wanted:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -128,7 +130,7 @@ class Store:
     def link(self, key: str, target: Path) -> None:
         """Give a run its own view of a finished step: hard links, or copies where links fail; whole or not at all."""
         source, part = self.folder(key), target.with_name(f".{target.name}.part")
-        with disk(target):
+        with disk(target, RUNS):
             if target.exists():
                 return _same(source, target)
             shutil.rmtree(part, ignore_errors=True)
@@ -142,7 +144,7 @@ class Store:
     def unreferenced(self, referenced: Iterable[str]) -> tuple[Path, ...]:
         """List finished steps that neither these keys nor what they were made from name, and drafts nobody runs."""
         used = self._closure(referenced)
-        with disk(self.root):
+        with disk(self.root, STORE):
             folders = sorted(path for path in self.root.glob("*") if path.is_dir() and path.name != ".locks")
         return tuple(path for path in folders if path.name not in used and not self._busy(path))
 
@@ -161,7 +163,7 @@ class Store:
         lock = FileLock(self.root / ".locks" / f"{_key(path)}.lock")
         if not Path(lock.lock_file).exists():
             return False
-        with disk(self.root):
+        with disk(self.root, STORE):
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -174,7 +176,7 @@ class Store:
         for path in paths:
             if path.parent != self.root or path.name == ".locks":
                 raise StoreError(f"{path}: is no step of the store {self.root}; only its own folders are removed")
-            with self.lock(_key(path)), disk(path):
+            with self.lock(_key(path)), disk(path, STORE):
                 gone = path if path.name.startswith(".") else path.rename(self.root / f".removed-{path.name}")
                 shutil.rmtree(gone)
 

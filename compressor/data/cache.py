@@ -89,7 +89,7 @@ def ready(source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> Cach
     Raises:
         DataError: images are unreadable (up to 20 are named), or the cache cannot be written.
     """
-    root = Path(runtime.data_cache or user_cache_dir("compressor")) / "data"
+    root = Path(runtime.data_cache or _users_folder()) / "data"
     said = canonical([SCHEMA, config.channels, source.signature])
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,24 @@ def ready(source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> Cach
 
 
 def _unwritable(root: Path, error: OSError) -> DataError:
-    return DataError(f"{error.filename or root}: {error.strerror or error}; runtime.data_cache names another folder")
+    place = Path(error.filename or root)
+    why = error.strerror or str(error)
+    if place.is_symlink() and not place.exists():
+        why = "is a link that leads nowhere"
+    return DataError(f"{place}: {why}; runtime.data_cache names another folder")
+
+
+def _users_folder() -> str:
+    """Return the user's own cache folder; a DataError where there is none, as for a container's user."""
+    try:
+        folder = user_cache_dir("compressor")
+    except RuntimeError:  # platformdirs found no home
+        folder = ""
+    if not Path(folder).is_absolute():
+        raise DataError(
+            "decoded images have no folder, as this user has no home; give runtime.data_cache=FOLDER, or set HOME"
+        )
+    return folder
 
 
 def _open(folder: Path, skip_unreadable: bool) -> Cached | None:

@@ -19,7 +19,7 @@ from compressor.deploy.rebuilt import input_of
 from compressor.deploy.saturation import needed_here
 from compressor.deploy.writing import WRITERS, Target, write
 from compressor.errors import ConfigError, ModelError, StoreError
-from compressor.folders import MIXTURE, disk, form_of, write_json
+from compressor.folders import MIXTURE, RUNS, disk, form_of, write_json
 from compressor.mixture import Mixture, costs, load_mixture
 from compressor.model import Model, load
 from compressor.pipeline import Given, given
@@ -88,7 +88,7 @@ def require(kind: ExportFormat) -> None:
 def _draft(folder: Path) -> Iterator[Path]:
     """Give a folder to write into that becomes `folder` by one rename, or is removed when something goes wrong."""
     draft = folder.with_name(f".{folder.name}.part")
-    with disk(folder):
+    with disk(folder, RUNS):
         if folder.exists():
             raise StoreError(f"{folder}: is there already; give another folder, such as hydra.run.dir=FOLDER")
         shutil.rmtree(draft, ignore_errors=True)

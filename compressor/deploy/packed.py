@@ -22,6 +22,7 @@ from compressor.codec import decode, encode
 from compressor.deploy.bitpack import WIDEST, pack, pack_widths, packed_bytes, unpack, unpack_widths
 from compressor.deploy.shapes import Shape, Shapes, shapes_of
 from compressor.errors import CompressorError, ModelError
+from compressor.files import write_shared
 
 METADATA = {"format": "compressor-packed", "schema": "1"}
 TENSORS = {"header": "U8", "weights": "U8", "widths": "U8", "floats": "F32"}
@@ -103,7 +104,7 @@ def write_packed(packed: Packed, path: Path) -> None:
         "widths": np.concatenate([np.empty(0, np.uint8), *widths]),
         "floats": np.concatenate(floats).astype(np.float32),
     }
-    save_file(tensors, path, METADATA)
+    write_shared(path, lambda place: save_file(tensors, place, METADATA))
 
 
 def _each(bits: tuple[int, ...], channels: int) -> np.ndarray:

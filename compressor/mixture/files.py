@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from compressor.arch import Arch, MixtureArch
 from compressor.codec import encode
+from compressor.files import write_shared
 from compressor.folders import FORMAT, MIXTURE, WEIGHTS, digest_of, read_mixture
 from compressor.mixture.types import Mixture, assemble
 from compressor.model import Model, fresh, read_state
@@ -17,7 +18,7 @@ from compressor.network import Network
 def save_mixture(mixture: Mixture, folder: Path) -> str:
     """Write `mixture.json` and `weights.safetensors`, and return their digest; what is shared is written once."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in mixture.net.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS)
+    write_shared(folder / WEIGHTS, lambda path: save_file(tensors, path))
     text = json.dumps({"format": FORMAT, "mixture": encode(mixture.arch)}, indent=1) + "\n"
     (folder / MIXTURE).write_text(text, encoding="utf-8")
     return digest_of(folder)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from compressor.deploy.bench_records import COMPRESSED, ORIGINAL, Benchmark
-from compressor.folders import disk
+from compressor.folders import RUNS, disk
 
 STYLES = {ORIGINAL: {"color": "#0072B2"}, COMPRESSED: {"color": "#E69F00", "hatch": "//"}}
 """Okabe and Ito's blue and orange, which colour-blind readers tell apart, and a hatch for print without colour."""
@@ -30,7 +30,7 @@ def draw(result: Benchmark, folder: Path) -> tuple[Path, ...]:
     handles = figure.axes[0].get_legend_handles_labels()[0]
     figure.legend(handles, networks, loc="outside upper right", ncols=len(networks), frameon=False)
     paths = tuple(folder / f"bench.{suffix}" for suffix in ("png", "svg"))
-    with disk(folder):
+    with disk(folder, RUNS):
         for path in paths:
             figure.savefig(path, dpi=150)
     return paths

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.errors import ConfigError
-from compressor.folders import disk
+from compressor.folders import RUNS, disk
 
 try:
     import matplotlib as mpl
@@ -52,7 +52,7 @@ def write(drawn: Figure, folder: Path, name: str) -> tuple[Path, Path]:
         StoreError: the folder cannot be written.
     """
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    with disk(folder), mpl.rc_context(STYLE):
+    with disk(folder, RUNS), mpl.rc_context(STYLE):
         drawn.savefig(png, dpi=200, metadata={"Software": None})
         drawn.savefig(svg, metadata={"Date": None})
     return png, svg

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor.folders import disk
+from compressor.folders import RUNS, disk
 from compressor.naming import printable
 from compressor.studies.moe_results import BASELINE, MIXTURE, Study, Summary
 
@@ -30,7 +30,7 @@ def draw(study: Study, folder: Path) -> tuple[Path, ...]:
         size = 2.6 + 0.75 * columns, 1.5 + 0.28 * rows
         figures["classes"] = _classes(Figure(figsize=size, layout="constrained"), study)
     paths = []
-    with disk(folder):
+    with disk(folder, RUNS):
         for name, figure in figures.items():
             for suffix in ("png", "svg"):
                 paths.append(folder / f"{name}.{suffix}")

@@ -1,6 +1,5 @@
 """How far the work is: a bar in a terminal, a plain line now and then elsewhere."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from compressor.process import tell
 from compressor.progress import Advance, Progress, silent
 
 EVERY = 10.0
@@ -68,5 +68,4 @@ def lines(title: str, total: int, now: Callable[[], float] = time.monotonic) -> 
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line.rstrip(", ") + "\n")
-    sys.stderr.flush()
+    tell(line.rstrip(", "))

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from compressor.codec import decode, read_json
-from compressor.folders import disk, read_metrics, write_json
+from compressor.folders import RUNS, disk, read_metrics, write_json
 from compressor.records import Metrics
 from compressor.report.tables import empty
 from compressor.report.text import console, headline, ratio, score_of
@@ -45,7 +45,7 @@ def note_outcome(
     folder: Path, number: int, overrides: tuple[str, ...], code: int, error: str | None, seconds: float
 ) -> None:
     """Write how a job ended into its folder."""
-    with disk(folder):
+    with disk(folder, RUNS):
         write_json(folder / JOB, Outcome(number, overrides, code, error, seconds))
 
 
@@ -56,7 +56,7 @@ def report_sweep(folder: Path) -> int:
     if any(job.run or job.outcome.code for job in jobs):
         shown = console()
         shown.print(_table(jobs))
-        with disk(folder):
+        with disk(folder, RUNS):
             write_json(folder / SWEEP, {"schema": 1, "jobs": jobs})
         shown.print(f"sweep: {folder}", soft_wrap=True)
     codes = {job.outcome.code for job in jobs}

@@ -7,7 +7,7 @@ from typing import Any
 
 from compressor.codec import CodecError, canonical, decode, digest, encode
 from compressor.errors import StoreError
-from compressor.folders import disk
+from compressor.folders import STORE, disk
 from compressor.search.types import Candidate
 
 
@@ -28,7 +28,7 @@ class Candidates:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[str, Candidate] = {}
-        with disk(path):
+        with disk(path, STORE):
             data = path.read_bytes() if path.exists() else b""
             whole = data[: data.rfind(b"\n") + 1]
             if len(whole) < len(data):
@@ -49,7 +49,7 @@ class Candidates:
         if candidate.key in self._known:
             return
         line = json.dumps(encode(candidate), allow_nan=False) + "\n"
-        with disk(self.path), self.path.open("ab") as file:
+        with disk(self.path, STORE), self.path.open("ab") as file:
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())

@@ -12,7 +12,7 @@ from compressor.config import DatasetConfig, RuntimeConfig
 from compressor.config.execution import ExecutionConfig
 from compressor.data import load_data
 from compressor.errors import CompressorError, StoreError
-from compressor.folders import RECORD, disk
+from compressor.folders import RECORD, STORE, disk
 from compressor.pipeline import Bench, Given, Step, run
 from compressor.progress import Progress, silent
 from compressor.records import InputRecord, Record
@@ -86,7 +86,7 @@ def execute(
     board = Board(steps)
     look_up(board, Store(workplace.store), watch)
     if not board.finished:
-        with disk(workplace.store):
+        with disk(workplace.store, STORE):
             workplace.store.mkdir(parents=True, exist_ok=True)
         work: Executor = import_module(f"compressor.studies.{config.executor}_execution").work
         work(board, workplace, config, watch)
@@ -169,7 +169,7 @@ def await_folder(store: Store, key: str, patience: float) -> None:
         if time.monotonic() >= until or not store.root.is_dir():
             raise _gone(store.folder(key) if store.root.is_dir() else store.root)
         time.sleep(0.1)
-        with disk(store.root):
+        with disk(store.root, STORE):
             list(store.root.iterdir())
 
 

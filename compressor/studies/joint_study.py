@@ -11,7 +11,7 @@ from compressor.config.search import SearchConfig
 from compressor.data.types import Data
 from compressor.environment import environment_of
 from compressor.errors import ConfigError, StoreError, UnfinishedError
-from compressor.folders import CANDIDATES, FOUND, METRICS, disk, read_metrics, read_record, verify_file
+from compressor.folders import CANDIDATES, FOUND, METRICS, RUNS, STORE, disk, read_metrics, read_record, verify_file
 from compressor.model import fresh, load
 from compressor.pipeline import Source, Step
 from compressor.records import Metrics
@@ -44,7 +44,7 @@ def feasible(config: RunConfig, settings: SearchConfig) -> Check:
         if settings.budget.latency_ms is not None:
             cause = {"arch": encode(model.arch), "cpu": environment_of(config.runtime).cpu}
             table = Path(config.store) / f"latency-{digest(canonical(cause))}.json"
-            with disk(table):
+            with disk(table, STORE):
                 table.parent.mkdir(parents=True, exist_ok=True)
         for agent in (settings.agent, *(rival for rival in settings.rivals if rival.fixed)):
             _check(settings, agent, timed(model, settings.told(agent), table))
@@ -145,7 +145,7 @@ def _baselines(trials: Sequence[Trial], plan: Plan, store: Store) -> list[Baseli
 
 def write_candidates(plan: Plan, store: Store, path: Path) -> None:
     """Write every candidate of every finished search as a line of JSON, with the agent and seed that found it."""
-    with disk(path), path.open("w", encoding="utf-8") as file:
+    with disk(path, RUNS), path.open("w", encoding="utf-8") as file:
         for hunt in plan.hunts:
             log = store.folder(hunt.step.key) / CANDIDATES
             for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from compressor.errors import CompressorError
-from compressor.folders import RECORD, disk, read_record
+from compressor.folders import RECORD, STORE, disk, read_record
 from compressor.pipeline import Step
 from compressor.store import Store
 from compressor.studies.board import Durations
@@ -41,7 +41,7 @@ def _share(phase: str, total: int, stored: int, durations: Durations) -> Share:
 
 def _durations(steps: tuple[Step, ...], stored: set[str], store: Store) -> Durations:
     durations, data = Durations(), {step.data for step in steps}
-    with disk(store.root):
+    with disk(store.root, STORE):
         others = [path.name for path in store.root.iterdir() if path.name[0] != "."] if store.root.is_dir() else []
     for key in sorted(stored) or sorted(others):
         try:
