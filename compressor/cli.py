@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CompressorError as error:
         return complain(error)
     except Interrupted as interrupt:
-        return _interrupted(interrupt.signal)
+        return _interrupted(interrupt.signal, interrupt.said)
     except KeyboardInterrupt:
         return _interrupted(arrived() or 2)
     except BrokenPipeError:
@@ -128,6 +128,9 @@ def say(message: str) -> None:
     sys.stderr.write(f"compressor: {' '.join(message.split())}\n")
 
 
-def _interrupted(signal: int) -> int:
-    say("interrupted; what is done is saved, and the same command goes on from there")
+SAVED = "interrupted; what is done is saved, and the same command goes on from there"
+
+
+def _interrupted(signal: int, said: str | None = None) -> int:
+    say(said or SAVED)
     return 128 + signal
