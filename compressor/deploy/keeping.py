@@ -230,8 +230,7 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
     name = _part(path)
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC  # a pipe is not waited for
     while True:
-        with os.fdopen(os.open(name, flags, 0o666), "r+b") as file:
-            check_regular(name, os.fstat(file.fileno()))
+        with _regular(name, os.open(name, flags, 0o666)) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -242,6 +241,15 @@ def _locked(path: Path) -> Iterator[BinaryIO]:
             if _same(file, name):  # else the one that held it has removed it meanwhile
                 yield file
                 return
+
+
+def _regular(name: Path, number: int) -> BinaryIO:
+    try:
+        check_regular(name, os.fstat(number))
+    except FileError:
+        os.close(number)
+        raise
+    return os.fdopen(number, "r+b")
 
 
 def _same(file: BinaryIO, name: Path) -> bool:
