@@ -99,7 +99,7 @@ def _ended(words: list[str]) -> int:
     try:
         return _written(_dispatch(words))
     except Interrupted as interrupt:
-        return _interrupted(interrupt.signal)
+        return _interrupted(interrupt.signal, interrupt.said)
     except KeyboardInterrupt:
         return _interrupted(interrupts.arrived() or 2)
     except BrokenPipeError:
@@ -164,6 +164,9 @@ def say(message: str) -> None:
     process.tell(f"compressor: {' '.join(message.split())}")
 
 
-def _interrupted(signal: int) -> int:
-    say("interrupted; what is done is saved, and the same command goes on from there")
+SAVED = "interrupted; what is done is saved, and the same command goes on from there"
+
+
+def _interrupted(signal: int, said: str | None = None) -> int:
+    say(said or SAVED)
     return 128 + signal

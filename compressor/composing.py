@@ -198,7 +198,7 @@ class Callbacks:
 
         settings: Any = OmegaConf.to_container(config.hydra.launcher.ray.init, resolve=True)
         try:
-            connect(**settings)
+            connect(cache=OmegaConf.select(config, "runtime.data_cache"), **settings)
         except CompressorError as error:
             sys.exit(complain(error))
 

@@ -48,8 +48,10 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         signal: the signal's number; the command exits with 128 + signal.
+        said: what became of the work in one line, where that is not what the command says of every step.
     """
 
-    def __init__(self, signal: int) -> None:
+    def __init__(self, signal: int, said: str | None = None) -> None:
         super().__init__(signal)
         self.signal = signal
+        self.said = said

@@ -6,17 +6,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import samples
 
 from compressor import interrupts
+from compressor.cli import complain
 from compressor.config import BaselineConfig, RuntimeConfig
 from compressor.config.execution import ExecutionConfig
 from compressor.data import load_data
 from compressor.data.types import Data
-from compressor.errors import Interrupted, TrainingError
+from compressor.errors import CompressorError, Interrupted, TrainingError
 from compressor.model import Model, fresh
 from compressor.phase import BY_NAME, Phase
 from compressor.pipeline import Source, Step
@@ -102,9 +104,19 @@ def driver(root: Path, *words: str) -> subprocess.Popen[str]:
     """Start `main` as a process in a group of its own."""
     here = Path(__file__).parent
     paths = f"{here}{os.pathsep}{here.parent}"
-    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "PLANTED": str(root)}
     command = [sys.executable, str(Path(__file__)), str(root), *words]
     return subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def family(root: Path) -> dict[int, str]:
+    """Give the processes that the driver of a root has started, and itself, with their command lines."""
+    wanted, found = f"PLANTED={root}".encode(), {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if wanted in (path / "environ").read_bytes().split(b"\0"):
+                found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return found
 
 
 class Watcher:
@@ -127,6 +139,8 @@ def main(words: list[str]) -> int:
         outcomes = execute(steps, workplace(Path(words[0])), config)
     except Interrupted as interrupt:
         return 128 + interrupt.signal
+    except CompressorError as error:
+        return complain(error)
     return len([outcome for outcome in outcomes.values() if outcome.error])
 
 

@@ -2,7 +2,11 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import planted
@@ -105,6 +109,7 @@ def test_a_study_whose_driver_ends_goes_on_when_it_is_typed_again(number: int, d
     _, said = child.communicate(timeout=200)
     if number == signal.SIGKILL:
         assert child.returncode == -number
+        planted.until(lambda: not planted.family(tmp_path), seconds=20)
     else:
         assert (child.returncode, said) == (128 + number, "")
         assert (draft / "fit.safetensors").exists(), "it was stopped at a safe point"
@@ -115,6 +120,74 @@ def test_a_study_whose_driver_ends_goes_on_when_it_is_typed_again(number: int, d
     history = (tmp_path / "store" / training.key / "history.jsonl").read_text()
     assert len(history.splitlines()) == EPOCHS
     assert read_record(tmp_path / "store" / training.key).key == training.key
+
+
+def test_a_lost_raylet_is_told_in_three_lines_at_most(digits: Data, tmp_path: Path) -> None:
+    training = planted.training(digits, 3000)
+    history = tmp_path / "store" / f".draft-{training.key}" / "history.jsonl"
+    child = planted.driver(tmp_path, "ray", "1", "local", "3000")
+    planted.until(lambda: history.exists() or child.poll() is not None)
+    (raylet,) = (number for number, words in planted.family(tmp_path).items() if "raylet/raylet " in words)
+    os.kill(raylet, signal.SIGKILL)
+    _, said = child.communicate(timeout=200)
+    assert child.returncode in (1, 2)
+    assert len(said.splitlines()) <= 3, said
+    planted.until(lambda: not planted.family(tmp_path), seconds=20)
+    assert history.exists(), "the draft stays"
+
+
+CONNECTED = """
+import os, sys
+from pathlib import Path
+from compressor.studies.ray_execution import connect
+session = connect(cache=sys.argv[1], log_to_driver=False)
+import ray
+print(ray.get_runtime_context().gcs_address, session.folder)
+print([node["NodeManagerAddress"] for node in ray.nodes()], os.environ["RAY_AUTH_MODE"])
+sys.stdout.flush()
+sys.stdin.read()
+ray.shutdown()
+session.end()
+print(session.folder.exists(), "RAY_AUTH_MODE" in os.environ)
+"""
+STRANGER = "import ray, sys; ray.init(sys.argv[1], logging_level='ERROR', log_to_driver=False); print('joined')"
+
+
+def test_a_ray_that_starts_here_is_on_loopback_with_a_token_and_a_folder_in_the_cache(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CONNECTED, str(tmp_path / "c")]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environ["PLANTED"] = str(tmp_path)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environ, **pipes) as child:
+        assert child.stdout is not None
+        address, folder = child.stdout.readline().split()
+        assert child.stdout.readline() == "['127.0.0.1'] token\n"
+        assert Path(folder).parent in (tmp_path / "c", Path(tempfile.gettempdir()))
+        assert set(_listening(planted.family(tmp_path))) == {"127.0.0.1"}
+        environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # it joins on loopback
+        stranger = [sys.executable, "-c", STRANGER, address]
+        ended = subprocess.run(stranger, env=environ, capture_output=True, text=True, check=False, timeout=200)
+        assert (ended.returncode != 0, "joined" in ended.stdout) == (True, False)
+        rest, _ = child.communicate("", timeout=100)
+    assert rest == "False False\n"
+    planted.until(lambda: not planted.family(tmp_path), seconds=20)
+
+
+def _listening(numbers: Iterable[int]) -> list[str]:
+    """Give the address that each listening socket of processes is bound to."""
+    sockets = set()
+    for number in numbers:
+        for link in Path(f"/proc/{number}/fd").glob("*"):
+            with suppress(OSError):
+                sockets.add(str(link.readlink()))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in sockets:
+                last = bytes.fromhex(words[1].partition(":")[0][-8:])
+                found.append(".".join(str(byte) for byte in reversed(last)))
+    return found
 
 
 class TestRefusals:

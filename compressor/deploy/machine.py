@@ -48,7 +48,7 @@ def machine() -> Machine:
         flags=fast_flags(next((value for name, value in lines if name in ("flags", "Features")), "")),
         system=f"{platform.system()} {platform.machine()}",
         load=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        versions={"python": platform.python_version()} | {name: package_version(name) for name in PACKAGES},
     )
 
 
@@ -71,7 +71,8 @@ def _cpuinfo() -> list[tuple[str, str]]:
     return [(name.strip(), value.strip()) for name, _, value in parts]
 
 
-def _version(package: str) -> str:
+def package_version(package: str) -> str:
+    """Return the version of a package, or that it is not installed; the package is not imported."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -1,5 +1,6 @@
 """Answers to image files, one after another: what is read, computed and written does not grow with their number."""
 
+import io
 import os
 import sys
 from collections import Counter
@@ -7,27 +8,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
 from compressor.arch import Task, TaskKind
+from compressor.codec import digest_file
 from compressor.config.deploy import Engine, PredictConfig, PredictFormat
 from compressor.data import summary
 from compressor.data.images import ImageFile, read_files
 from compressor.data.listing import Count, images_below
-from compressor.deploy.answers import SINGLE, Answer, figures_of, writer
+from compressor.deploy.answers import SINGLE, Answer, Write, figures_of, writer
+from compressor.deploy.keeping import Keeper, Piece, Printed, keeping
+from compressor.deploy.machine import package_version
 from compressor.deploy.note import EXPORT
 from compressor.deploy.probabilities import sigmoid, softmax
 from compressor.deploy.runtime import Exported, Predictions, Routed, Routes, load_export
-from compressor.errors import ConfigError, DataError, UnfinishedError
-from compressor.folders import ARCH, MIXTURE, disk
+from compressor.errors import ConfigError, DataError, Interrupted, UnfinishedError
+from compressor.folders import ARCH, MIXTURE, digest_of, disk
 from compressor.naming import printable
 from compressor.pipeline import given
 from compressor.progress import Progress
 
 FORMATS = {".csv": PredictFormat.CSV, ".json": PredictFormat.JSON, ".jsonl": PredictFormat.JSON}
 """The format that a file's suffix stands for."""
+VERSIONS = ("compressor", "torch", "onnxruntime", "openvino", "numpy", "pillow")
+"""Packages of which another version may give another answer."""
 
 
 def predict(model: str, source: str, config: PredictConfig, threads: int, progress: Progress) -> None:
@@ -43,17 +48,11 @@ def predict(model: str, source: str, config: PredictConfig, threads: int, progre
     exported = open_model(Path(model), config.engine, threads)
     files, left_out = look(source)
     converted: Counter[str] = Counter()
-    unreadable = 0
-    with _output(config.output) as out:
-        write = writer(_format(config, out), out, exported.task, files, experts=_asked(exported))
-        with progress("predict", len(files)) as advance:
-            for answers, bad in answered(exported, files, config.batch, converted):
-                for answer in answers:
-                    write(answer)
-                for line in bad:
-                    sys.stderr.write(f"compressor: {line}: has no answer\n")
-                unreadable += len(bad)
-                advance(len(answers) + len(bad), f"{unreadable} unreadable" if unreadable else "")
+    with _keeper(model, config, threads) as keeper:
+        try:
+            unreadable = _answer(exported, files, config, keeper, progress, converted)
+        except Interrupted as interrupt:
+            raise Interrupted(interrupt.signal, keeper.stopped(len(files))) from None
     said = (summary.left_out(left_out) if left_out else "", summary.converted(converted))
     if any(said):
         sys.stderr.write(f"compressor: {printable(source)}: {'; '.join(filter(None, said))}\n")
@@ -61,6 +60,55 @@ def predict(model: str, source: str, config: PredictConfig, threads: int, progre
         raise UnfinishedError(
             f"{unreadable} of {len(files)} files cannot be read; they are named above, the rest is answered"
         )
+
+
+def _answer(
+    exported: Exported | Routed,
+    files: Sequence[str],
+    config: PredictConfig,
+    keeper: Keeper,
+    progress: Progress,
+    converted: Counter[str],
+) -> int:
+    """Answer files a piece at a time but for those that are kept; return how many cannot be read."""
+    rows, unreadable = io.StringIO(newline=""), 0
+    write = writer(_format(config), rows, exported.task, files, experts=_asked(exported))
+    keeper.begin(_taken(rows))
+    with progress("predict", len(files)) as advance:
+        for first in range(0, len(files), config.batch):
+            part = files[first : first + config.batch]
+            of = keeper.digest(part)
+            piece = keeper.kept(of)
+            if piece is None:
+                piece = _piece(exported, part, config.batch, of, write, rows)
+                keeper.add(piece)
+            for line in piece.unreadable:
+                sys.stderr.write(f"compressor: {line}: has no answer\n")
+            unreadable += len(piece.unreadable)
+            converted.update(piece.converted)
+            advance(len(part), f"{unreadable} unreadable" if unreadable else "")
+    return unreadable
+
+
+def _piece(
+    exported: Exported | Routed, files: Sequence[str], batch: int, of: str, write: Write, rows: io.StringIO
+) -> Piece:
+    """Answer files together; `write` writes to `rows`."""
+    answered_, bad = 0, []
+    converted: Counter[str] = Counter()
+    for answers, unreadable in answered(exported, files, batch, converted):
+        for answer in answers:
+            write(answer)
+        answered_ += len(answers)
+        bad += unreadable
+    return Piece(of, _taken(rows), answered_, tuple(bad), dict(converted))
+
+
+def _taken(rows: io.StringIO) -> str:
+    text = rows.getvalue()
+    rows.seek(0)
+    rows.truncate()
+    return text
 
 
 def open_model(folder: Path, engine: Engine, threads: int) -> Exported | Routed:
@@ -102,7 +150,7 @@ def look(source: str) -> tuple[list[str], Count]:
     with disk(path):
         if path.is_dir():
             below = images_below(path)
-            found = [os.fspath(path / name) for name, *_ in below.files]
+            found = [os.fspath(path / name) for name in below.files]
             left_out = below.left_out
         elif path.exists():
             found = [source]
@@ -165,30 +213,33 @@ def _exit(exported: Exported, head: int) -> str:
     return "final" if head == last else f"exit {head + 1}"
 
 
-def _format(config: PredictConfig, out: TextIO) -> PredictFormat:
+def _format(config: PredictConfig) -> PredictFormat:
     if config.format is not PredictFormat.AUTO:
         return config.format
     if config.output is not None:
         return FORMATS.get(Path(config.output).suffix.lower(), PredictFormat.TABLE)
-    return PredictFormat.TABLE if out.isatty() else PredictFormat.JSON
+    return PredictFormat.TABLE if sys.stdout.isatty() else PredictFormat.JSON
 
 
 @contextmanager
-def _output(name: str | None) -> Iterator[TextIO]:
-    """Give stdout, or a new file that appears under its name when it is whole."""
-    if name is None:
-        yield sys.stdout
-        sys.stdout.flush()
+def _keeper(model: str, config: PredictConfig, threads: int) -> Iterator[Keeper]:
+    """Open what takes the answers: stdout, or a new file that appears under its name when it is whole."""
+    if config.output is None:
+        yield Printed(sys.stdout)
         return
-    path = Path(name)
-    part = path.with_name(f".{path.name}.part")
-    with disk(path):
-        if path.exists():
-            raise ConfigError(f"predict.output={path}: is there already; give another name, or remove it")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open("w", encoding="utf-8", newline="") as file:
-                yield file
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+    identity = {
+        "model": _digest(Path(model)),
+        "format": str(_format(config)),
+        "engine": str(config.engine),
+        "batch": config.batch,
+        "threads": threads,
+        "versions": {name: package_version(name) for name in VERSIONS},
+    }
+    with keeping(Path(config.output), identity) as kept:
+        yield kept
+
+
+def _digest(folder: Path) -> str:
+    """Name a model by its content; that of an export is named by its note, which names the other files."""
+    with disk(folder):
+        return digest_file(folder / EXPORT) if (folder / EXPORT).is_file() else digest_of(folder)

@@ -14,11 +14,11 @@ from compressor.config.execution import ExecutionConfig
 from compressor.errors import CompressorError, ConfigError, Interrupted
 from compressor.pipeline import Bench, Step
 from compressor.store import Store
+from compressor.studies import ray_session
 from compressor.studies.board import USABLE, Board, Outcome, State, Watch, blocked_by, needs
-from compressor.studies.execution import Workplace, attempt, await_folder
+from compressor.studies.execution import PlaceError, Workplace, attempt, await_folder
+from compressor.studies.ray_session import Session
 
-OBJECT_STORE = 80 * 2**20
-"""Bytes of shared memory for Ray's objects, where Ray is started here: near its least, as only small notes travel."""
 SUBMITTED = 1000
 """Tasks that Ray is given at once; the others follow as these end."""
 PATIENCE = 60.0
@@ -31,33 +31,48 @@ TICK = 1.0
 
 def work(board: Board, workplace: Workplace, config: ExecutionConfig, watch: Watch) -> None:
     """Run the open steps of a board as tasks of the Ray at `config.address`."""
-    with _connected(config) as ray, interrupts.deferred() as arrived:  # Ray's own waits would hide what a signal raises
+    cache = workplace.runtime.data_cache
+    with (
+        _connected(config, cache) as ray,
+        interrupts.deferred() as arrived,
+    ):  # Ray's own waits would hide what a signal raises
         _Tasks(ray, board, workplace, config).work(watch, arrived)
 
 
-def connect(address: str | None = None, where: str = "hydra.launcher.ray.init.address", **settings: Any) -> None:
+def connect(
+    address: str | None = None,
+    where: str = "hydra.launcher.ray.init.address",
+    cache: str | None = None,
+    **settings: Any,
+) -> Session | None:
     """Start Ray here (`local` or None) or join the one at an address, unless it is there; Ctrl-C and SIGTERM stay ours.
 
-    `where`: the setting that named the address. The others are those of `ray.init`.
+    `where`: the setting that named the address; `cache`: where a Ray that starts here may have its files. The others
+    are those of `ray.init`. Returns what was started here, or None.
 
     Raises:
         ConfigError: Ray is not installed, does not start, or does not answer.
     """
     ray, address = _ray(where), address or "local"
     if ray.is_initialized():
-        return
+        return None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    here = {"include_dashboard": False, "object_store_memory": OBJECT_STORE} if address == "local" else {}
+    ray_session.quiet(brief=settings.get("log_to_driver", True), alone=address == "local")
+    session = ray_session.begin(cache) if address == "local" else None
+    here = session.settings if session else {}
     try:
         _call(address)
         with _own_signals():
             ray.init(address=address, **{"logging_level": "ERROR", **here, **settings})
     except Exception as error:  # noqa: BLE001 - Ray raises all kinds when it is not there, or not in time
+        if session:
+            session.end()
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
             f"{where}={address}: Ray does not answer ({reason}); give local, or the address of a running cluster"
         ) from None
+    return session
 
 
 def _ray(where: str) -> Any:
@@ -69,18 +84,20 @@ def _ray(where: str) -> Any:
 
 
 @contextmanager
-def _connected(config: ExecutionConfig) -> Iterator[Any]:
+def _connected(config: ExecutionConfig, cache: str | None) -> Iterator[Any]:
     """Give Ray, connected; one that this process uses already stays."""
     ray = _ray("study.executor=ray")
     if ray.is_initialized():
         yield ray
         return
-    connect(config.address, where="study.address", log_to_driver=False)
+    session = connect(config.address, "study.address", cache, log_to_driver=False)
     try:
         yield ray
     finally:
         with _own_signals():
             ray.shutdown()
+        if session:
+            session.end()
 
 
 def _call(address: str) -> None:
@@ -107,7 +124,7 @@ class _Tasks:
     def __init__(self, ray: Any, board: Board, workplace: Workplace, config: ExecutionConfig) -> None:
         place = workplace.anywhere(threads=max(1, int(config.cpus)))
         self.ray, self.board, self.config = ray, board, config
-        self.store, self.place = Store(place.store), ray.put(place)
+        self.store, self.place = Store(place.store), place
         self.task = ray.remote(num_cpus=config.cpus, max_retries=config.retries)(perform)
         self.waiting = board.open[::-1]
         self.refs: dict[str, Any] = {}
@@ -123,6 +140,7 @@ class _Tasks:
                 watch(self.board.tally(self._running()))
                 for key in self._ready():
                     self._settle(key)
+                self._refuse_without_nodes()
             watch(self.board.tally(0))
         finally:
             self._cancel()
@@ -140,6 +158,15 @@ class _Tasks:
         self.board.lanes = math.floor(whole / self.config.cpus)
         used = whole - self.ray.available_resources().get("CPU", 0.0)
         return max(0, min(len(self.refs), round(used / self.config.cpus)))
+
+    def _refuse_without_nodes(self) -> None:
+        """End a study that no node is left for; Ray would wait for one for ever."""
+        if not self.board.finished and not any(node["Alive"] for node in self.ray.nodes()):
+            self.refs.clear()  # nobody is left to cancel them
+            raise PlaceError(
+                "study.executor=ray: the last node of Ray is gone, killed or out of memory; finished steps are kept, "
+                "type the command again"
+            )
 
     def _ready(self) -> list[str]:
         """Give the keys of ended tasks, inputs first."""
