@@ -147,6 +147,19 @@ def read_metrics(folder: Path) -> Metrics:
     return decode(Metrics, data, str(path))
 
 
+def proved_metrics(folder: Path) -> Metrics:
+    """Return a phase folder's metrics, which its record vouches for; weights are not hashed.
+
+    Raises:
+        CompressorError: the record or the metrics are gone, cut or changed.
+    """
+    record = read_record(folder)
+    verify_file(folder / METRICS, record)
+    metrics = read_metrics(folder)
+    _prove_original(folder, record, metrics)
+    return metrics
+
+
 def verify(folder: Path, record: Record) -> None:
     """Refuse a phase folder whose files are not, bit for bit, those that its record describes."""
     _verify_model(folder, digest_of(folder), record)
