@@ -8,9 +8,9 @@ from pathlib import Path
 from compressor.checked import checked, read_checked
 from compressor.codec import decode, shown
 from compressor.errors import CompressorError, StoreError
-from compressor.folders import KEY, RECORD, WEIGHTS, disk, proved_metrics, read_record, write_json
+from compressor.folders import KEY, RECORD, WEIGHTS, disk, proved_metrics, write_json
 from compressor.pipeline import Source
-from compressor.records import Metrics, Record
+from compressor.records import RECORD_SCHEMA, Metrics, Record
 from compressor.report.tables import Row, before, row_of
 from compressor.store import Store
 
@@ -73,7 +73,7 @@ def _check_words(note: RunNote, path: Path) -> None:
 
 
 def _prove(note: RunNote, folder: Path) -> None:
-    """Refuse a note without a check whose steps are not those that the folders beside it hold."""
+    """Refuse a note whose steps are not those that the folders beside it hold."""
     named = {step.folder: step.key for step in note.steps}
     for path in folder.glob(f"*/{RECORD}"):
         place = path.parent
@@ -84,7 +84,7 @@ def _prove(note: RunNote, folder: Path) -> None:
 def _key_in(place: Path, otherwise: str | None) -> str | None:
     """Return the key of a phase's folder; of a damaged one, which proves nothing, what is said `otherwise`."""
     try:
-        return read_record(place).key
+        return read_checked(place / RECORD, "record", RECORD_SCHEMA, earlier=(1,)).get("key")
     except CompressorError:
         return otherwise
 
@@ -104,6 +104,7 @@ def keys_of(folder: Path) -> tuple[str, ...]:
     """Give the keys that a run refers to; a damaged note is an error, as nobody knows what else it refers to."""
     try:
         note = read_run(folder)
+        _prove(note, folder)  # a note of another run is whole, and would leave this one's steps to be deleted
     except CompressorError as error:
         raise StoreError(f"{error}; mend it, or remove {folder}: what it refers to is unknown") from None
     return (*(step.key for step in note.steps), *note.refers)
@@ -115,14 +116,14 @@ def results_of(folder: Path) -> tuple[str, list[tuple[str, Metrics | None]]]:
         note = read_run(folder)
     except CompressorError:
         return "", [(RUN, None)]
-    return note.order, [(step.folder, _metrics(folder / step.folder)) for step in note.steps]
+    return note.order, [(step.folder, _metrics(folder / step.folder, step.key)) for step in note.steps]
 
 
-def _metrics(folder: Path) -> Metrics | None:
+def _metrics(folder: Path, key: str) -> Metrics | None:
     """Read what the record vouches for; weights are not hashed here, as there may be many."""
     try:
         metrics = proved_metrics(folder)
-        return metrics if (folder / WEIGHTS).is_file() else None
+        return metrics if metrics.key == key and (folder / WEIGHTS).is_file() else None
     except CompressorError:
         return None
 

@@ -7,11 +7,8 @@ from typing import Any
 from compressor.checked import append_line, read_lines
 from compressor.codec import CodecError, canonical, decode, digest
 from compressor.errors import CompressorError, StoreError
-from compressor.folders import disk
+from compressor.folders import CANDIDATES, LIMITS, disk
 from compressor.search.types import Candidate
-
-LIMIT = 2**30
-"""Bytes that the file may have; a candidate of a large network has some thousands."""
 
 
 def key_of(*causes: Any) -> str:
@@ -33,8 +30,8 @@ class Candidates:
         self._known: dict[str, Candidate] = {}
         try:
             with disk(path):
-                lines, size = read_lines(path, LIMIT)
-                if lines or path.exists():
+                lines, size = read_lines(path, LIMITS[CANDIDATES])
+                if path.exists() and path.stat().st_size > size:
                     os.truncate(path, size)  # what is behind is a line that a kill cut
         except CompressorError as error:
             raise StoreError(f"{error}; remove the file to search anew") from None

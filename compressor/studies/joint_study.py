@@ -12,12 +12,11 @@ from compressor.config.search import SearchConfig
 from compressor.data.types import Data
 from compressor.environment import environment_of
 from compressor.errors import CompressorError, ConfigError, StoreError, UnfinishedError
-from compressor.folders import CANDIDATES, FOUND, disk, proved_metrics
+from compressor.folders import CANDIDATES, FOUND, LIMITS, disk, proved_metrics
 from compressor.model import fresh, load
 from compressor.pipeline import Source, Step
 from compressor.records import Metrics
 from compressor.search.budget import Limits
-from compressor.search.candidates import LIMIT
 from compressor.search.found import read_found
 from compressor.search.space import Space
 from compressor.search.step import timed
@@ -149,6 +148,6 @@ def write_candidates(plan: Plan, store: Store, path: Path) -> None:
     with disk(path), path.open("w", encoding="utf-8") as file:
         for hunt in plan.hunts:
             log = store.folder(hunt.step.key) / CANDIDATES
-            for line in read_lines(log, LIMIT)[0]:
+            for line in read_lines(log, LIMITS[CANDIDATES])[0]:
                 said = {"agent": hunt.agent.value, "seed": hunt.seed} | line
                 file.write(json.dumps(said) + "\n")
