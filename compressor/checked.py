@@ -68,11 +68,15 @@ def _proved(content: dict[str, Any], schema: int, where: str) -> dict[str, Any]:
     return {name: item for name, item in content.items() if name != CHECK}
 
 
+def line_of(value: Any) -> str:
+    """Return a dataclass, or a mapping, as one line of JSON with its check; errors as for `checked`."""
+    return json.dumps(checked(value, LINES), allow_nan=False) + "\n"
+
+
 def append_line(path: Path, value: Any) -> None:
     """Add a line with its check to a file; once this returns, a kill does not lose it."""
-    text = json.dumps(checked(value, LINES), allow_nan=False) + "\n"
     with path.open("ab") as file:
-        file.write(text.encode())
+        file.write(line_of(value).encode())
         file.flush()
         os.fsync(file.fileno())
 

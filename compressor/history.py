@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from compressor.checked import append_line, read_lines
+from compressor.checked import append_line, line_of, read_lines
 from compressor.errors import CompressorError, StoreError
 
 FILE, CURVES = "history.jsonl", "tb"
@@ -37,15 +37,10 @@ def truncate(folder: Path, epochs: int) -> None:
     lines = read(folder)[:epochs]
     if [line.get("epoch") for line in lines] != list(range(1, epochs + 1)):
         raise StoreError(f"{path}: has not the epochs 1 to {epochs}; remove {folder} and the step starts afresh")
-    if not path.exists():
-        return
-    draft.unlink(missing_ok=True)
-    draft.touch()
-    for line in lines:
-        append_line(draft, line)
-    if draft.read_bytes() != path.read_bytes():
+    kept = "".join(map(line_of, lines))
+    if path.exists() and path.read_text(encoding="utf-8") != kept:
+        draft.write_text(kept, encoding="utf-8")
         draft.replace(path)
-    draft.unlink(missing_ok=True)
 
 
 def write_curves(folder: Path) -> None:

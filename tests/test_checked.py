@@ -8,6 +8,7 @@ import pytest
 import tampering
 
 from compressor.checked import append_line, check_of, checked, read_checked, read_lines
+from compressor.codec import digest_file
 from compressor.errors import StoreError
 from compressor.folders import METRICS, RECORD, proved_metrics, read_record, write_json
 from compressor.pipeline import given
@@ -35,8 +36,16 @@ class TestFile:
         assert read(path) == CONTENT
 
     @pytest.mark.parametrize(
-        "change", [{"share": 0.2}, {"names": ["b", "\u00e9"]}, {"deep": {"a": 1}}, {"schema": 1}, {"more": 0}, {"deep": {"a": 1.0, "b": None}}]
-    )  # fmt: skip
+        "change",
+        [
+            {"share": 0.2},
+            {"names": ["b", "\u00e9"]},
+            {"deep": {"a": 1}},
+            {"deep": {"a": 1.0, "b": None}},
+            {"schema": 1},
+            {"more": 0},
+        ],
+    )
     def test_that_was_changed_is_refused_by_name(self, path, change):
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
         with pytest.raises(StoreError, match=r"note\.json: was changed: its 'check' does not follow"):
@@ -121,8 +130,6 @@ class TestEarlierVersions:
         tampering.edited(folder / METRICS, tenfold)
         tampering.edited(folder / METRICS, lambda said: said.update(bitops_ratio=said["bitops_ratio"] * 10))
         tampering.edited(folder / RECORD, tenfold)
-        from compressor.codec import digest_file
-
         tampering.edited(folder / RECORD, lambda said: said["files"].update({METRICS: digest_file(folder / METRICS)}))
         with pytest.raises(StoreError, match=r"its original is not what .*00-baseline/record\.json says"):
             given(folder)
@@ -141,5 +148,5 @@ class TestEarlierVersions:
 
     def test_a_run_whose_step_was_left_out_is_refused(self, run):
         tampering.edited(run / RUN, lambda note: note["steps"].pop())
-        with pytest.raises(StoreError, match="it has not the step that .*04-exit holds"):
+        with pytest.raises(StoreError, match=r"it has not the step that .*04-exit holds"):
             keys_of(run)
