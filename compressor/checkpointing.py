@@ -14,7 +14,7 @@ from torch import Tensor
 
 from compressor import history
 from compressor.codec import decode, digest
-from compressor.files import write_shared
+from compressor.files import open_regular, write_shared
 
 if TYPE_CHECKING:
     from compressor.training import Fitting
@@ -62,6 +62,7 @@ def remove(scratch: Path) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+    open_regular(path).close()  # a pipe would be waited for
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         metadata = file.metadata() or {}

@@ -145,6 +145,11 @@ class TestFile:
         for i, out in enumerate(answers):
             np.testing.assert_allclose(out.numpy(), kept[f"head{i}"], rtol=1e-4, atol=1e-4)
 
+    def test_of_one_network_is_the_same_bytes_every_time(self, tmp_path):
+        model = samples.model(NETWORKS["mixed"])
+        found = {written(model, tmp_path).read_bytes() for _ in range(8)}
+        assert len(found) == 1
+
     def test_is_read_without_torch(self, tmp_path):
         written(samples.model(NETWORKS["mixed"]), tmp_path)
         script = "import sys; sys.modules['torch'] = sys.modules['hydra'] = None; from pathlib import Path;"

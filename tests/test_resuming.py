@@ -18,7 +18,7 @@ from torch import Tensor
 from compressor import checkpointing, history
 from compressor.arch import Arch, BlockKind
 from compressor.config import FitConfig, Optimizer, Precision, Schedule
-from compressor.errors import Interrupted
+from compressor.errors import Interrupted, StoreError
 from compressor.model import Model, same
 from compressor.training import Context, fit
 
@@ -249,6 +249,15 @@ class TestHistory:
     def test_a_line_cut_by_a_kill_goes(self, folder):
         with (folder / history.FILE).open("a") as file:
             file.write('{"epoch": 4, "lo')
-        history.truncate(folder, 9)
+        history.truncate(folder, 3)
         history.append(folder, {"epoch": 4})
         assert [line["epoch"] for line in history.read(folder)] == [1, 2, 3, 4]
+
+    @pytest.mark.parametrize("harm", ["a line is gone", "lines changed places", "a number was changed"])
+    def test_one_that_was_changed_is_named_and_says_what_to_remove(self, folder, harm):
+        path = folder / history.FILE
+        lines = path.read_text().splitlines(keepends=True)
+        changed = {"a line is gone": lines[1:], "lines changed places": lines[::-1]}
+        path.write_text("".join(changed.get(harm, [lines[0].replace("0.1", "0.7"), *lines[1:]])))
+        with pytest.raises(StoreError, match=rf"history\.jsonl.*; remove {folder} and the step starts afresh"):
+            history.truncate(folder, 3)

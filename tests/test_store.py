@@ -7,15 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import fakes
 import pytest
+import tampering
 from fakes import chain, finish
 
 from compressor.errors import StoreError
 from compressor.folders import read_metrics, read_record
+from compressor.runs import RUN, SCHEMA, Run, RunNote, keys_of
 from compressor.store import Store, digest_of
 
 FILES = ("arch.json", "weights.safetensors", "metrics.json", "history.jsonl", "record.json", "config.yaml")
@@ -80,7 +83,7 @@ class TestFinishedSteps:
 
 class TestLocks:
     HOLD = "import sys, time; from pathlib import Path; from compressor.store import Store\n"
-    HOLD += "with Store(Path(sys.argv[1])).lock('prune-1'): print('held', flush=True); time.sleep(60)"
+    HOLD += "with Store(Path(sys.argv[1])).lock('prune-0123456789abcdef'): print('held', flush=True); time.sleep(60)"
 
     def holder(self, root: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen([sys.executable, "-c", self.HOLD, str(root)], stdout=subprocess.PIPE, text=True)
@@ -90,13 +93,13 @@ class TestLocks:
 
     def test_kill_9_releases_a_lock_and_a_waiting_process_says_so_once(self, tmp_path, caplog):
         with self.holder(tmp_path) as process:
-            busy = tmp_path / ".draft-prune-1"
+            busy = tmp_path / ".draft-prune-0123456789abcdef"
             busy.mkdir()
             assert Store(tmp_path).unreferenced(()) == ()
             process.send_signal(signal.SIGKILL)
             process.wait()
         began = time.monotonic()
-        with Store(tmp_path).lock("prune-1"):
+        with Store(tmp_path).lock("prune-0123456789abcdef"):
             assert time.monotonic() - began < 1
         assert caplog.records == []
         assert Store(tmp_path).unreferenced(()) == (busy,)
@@ -193,6 +196,48 @@ class TestClean:
         assert len(left) == 1
         store.remove(left)
         assert store.unreferenced(()) == ()
+
+    def test_what_is_no_step_is_never_listed(self, tmp_path):
+        store = Store(tmp_path)
+        for name in ("photos", "prune-1", ".ssh", "prune-0123456789abcdef.old", ".locks"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "prune-0123456789abcdef").write_text("no folder")
+        assert store.unreferenced(()) == ()
+        with pytest.raises(StoreError, match="photos: is no step"):
+            store.remove([tmp_path / "photos"])
+        assert (tmp_path / "photos").is_dir()
+
+    def test_the_locks_of_what_is_removed_go_too_and_others_stay(self, tmp_path):
+        record, _ = finish(tmp_path, chain("P"))
+        spare, _ = finish(tmp_path, chain("E"))
+        store = Store(tmp_path / "store")
+        locks = {path.name for path in (tmp_path / "store" / ".locks").iterdir()}
+        store.remove(store.unreferenced([record.key]))
+        assert locks - {path.name for path in (tmp_path / "store" / ".locks").iterdir()} == {f"{spare.key}.lock"}
+
+    def test_what_a_damaged_step_in_use_was_made_from_is_not_listed_as_unused(self, tmp_path):
+        record, _ = finish(tmp_path, chain("P"))
+        store = Store(tmp_path / "store")
+        path = store.folder(record.key) / "record.json"
+        tampering.edited(path, lambda said: said["inputs"]["model"].update(key="prune-0123456789abcdef"))
+        with pytest.raises(StoreError, match=f"{path}: .*what it was made from is unknown") as caught:
+            store.unreferenced([record.key])
+        assert "\n" not in str(caught.value)
+
+    def test_who_cleans_and_who_begins_a_run_take_turns(self, tmp_path):
+        record, _ = finish(tmp_path, chain(""))
+        store, began = Store(tmp_path / "store"), threading.Event()
+        step = chain("")
+        run = Run(tmp_path / "runs" / "one", RunNote(SCHEMA, "one", "", ()), (step,), store)
+        beginning = threading.Thread(target=lambda: (began.set(), run.begin()))
+        with store.referring():
+            beginning.start()
+            began.wait()
+            time.sleep(0.2)
+            assert not (run.folder / RUN).exists(), "it waits until nothing is removed any more"
+        beginning.join()
+        assert store.unreferenced(keys_of(run.folder)) == (), "it has nothing yet, and keeps what it will need"
+        assert keys_of(run.folder) == (record.key,)
 
     def test_only_the_stores_own_folders_are_removed(self, tmp_path):
         (tmp_path / "precious").mkdir()
