@@ -188,8 +188,8 @@ def bench(config: RunConfig, folder: Path) -> None:
     result = benchmark(config, data, folder, progress_of(config.runtime.progress))
     with disk(folder, RUNS):
         write_json(folder / BENCHMARK, result)
-    _say(data)
     show(result, folder)
+    _say(data)
     console().print(f"benchmark: {_short(folder / BENCHMARK)}", soft_wrap=True)
 
 

@@ -48,6 +48,9 @@ def _there(place: Path, first: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestStudy:
+    def test_says_what_it_reads(self, first: Ended) -> None:
+        assert " images (" in first.out
+
     def test_says_what_came_of_the_pair_and_where_the_study_is(self, first: Ended) -> None:
         assert "PQ" in first.out
         assert "QP" in first.out

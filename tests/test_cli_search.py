@@ -40,8 +40,9 @@ ALONE = (*SMALL, "search.seeds=[0]", "search.rivals=[random]", "search.figures=f
 
 
 def study_of(ended: Ended) -> Path:
-    """Say where the search.json is that a command named last."""
+    """Return where the search.json is that a command named last, after it has said what it read."""
     assert ended.code == 0, ended.err
+    assert " images (" in ended.out
     return Path(ended.out.splitlines()[-1].removeprefix("search: ")).absolute()
 
 

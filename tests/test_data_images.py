@@ -13,7 +13,7 @@ from PIL import Image
 
 from compressor.arch import TaskKind
 from compressor.data.images import decode
-from compressor.errors import DataError
+from compressor.errors import DataError, FileError
 
 
 def saved(path: Path, image: Image.Image, **options) -> str:
@@ -234,4 +234,10 @@ def test_a_bad_list_is_refused_with_the_row(header, rows, message, tmp_path):
 def test_a_list_that_is_no_csv_file_is_refused(content, tmp_path):
     (tmp_path / "list.csv").write_bytes(content)
     with pytest.raises(DataError, match=r"list\.csv"):
+        load(tmp_path / "cache", "image_regression", csv=tmp_path / "list.csv", image_size=8)
+
+
+def test_a_pipe_in_place_of_a_list_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "list.csv")
+    with pytest.raises(FileError, match=r"list\.csv: is a pipe; a regular file is needed"):
         load(tmp_path / "cache", "image_regression", csv=tmp_path / "list.csv", image_size=8)

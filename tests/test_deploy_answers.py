@@ -58,6 +58,19 @@ def test_an_answer_has_the_files_own_name_but_for_what_is_no_unicode(task, name)
     assert shown.isprintable()
 
 
+def test_a_class_has_its_own_name_in_json_and_csv_and_a_printable_one_in_a_table():
+    task = Task(TaskKind.BINARY, 2, ("x\u202ey", "\u0645\u06cc\u200c\u062e\x1b[2J"))
+    answer = Answer("a.png", (0.25, 0.75), "final")
+    (line,) = written(PredictFormat.JSON, task, answer)
+    assert json.loads(line)["class"] == task.names[1]
+    out = io.StringIO(newline="")
+    writer(PredictFormat.CSV, out, task, ["a.png"])(answer)
+    assert [row["class"] for row in csv.DictReader(io.StringIO(out.getvalue(), newline=""))] == [task.names[1]]
+    shown = written(PredictFormat.TABLE, task, answer)[1]
+    assert "\u0645\u06cc\\u200c\u062e\\x1b[2J" in shown
+    assert shown.isprintable()
+
+
 def test_a_table_shows_the_end_of_a_long_name():
     long = Answer("far/" * 30 + "cat.png", (0.25, 0.75), "final")
     row = written(PredictFormat.TABLE, CLASSES, long)[1]

@@ -73,8 +73,9 @@ def bench(*words: str) -> Ended:
 
 
 def result_of(ended: Ended) -> dict:
-    """Give the bench.json that a command names last."""
+    """Return the bench.json that a command names last, after it has said what it read."""
     assert ended.code == 0, ended.err
+    assert " images (" in ended.out
     result = json.loads(Path(ended.out.splitlines()[-1].removeprefix("benchmark: ")).read_text())
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(result, SCHEMA)

@@ -217,6 +217,7 @@ class TestCommand:
         ended = call(*self.words(checkpoint, tmp_path / "run", "export.format=packed"))
         assert ended.code == 0, ended.err
         assert ended.out.splitlines()[-1] == f"export: {tmp_path / 'run' / 'packed'}"
+        assert " images (" in ended.out  # what it compares on
         note = read_note(tmp_path / "run" / "packed")
         assert note.format is ExportFormat.PACKED
         row = next(line.split() for line in ended.out.splitlines() if line.strip().startswith("torch"))

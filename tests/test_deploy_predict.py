@@ -131,6 +131,25 @@ class TestInput:
         ended = said(f"input={name}")
         assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
 
+    def test_what_is_left_out_of_a_folder_is_said_on_stderr(self, tmp_path):
+        for name in ("a.png", "b.HEIC", "c.heic", "notes.txt"):
+            (tmp_path / name).write_bytes(Path("images/01.png").read_bytes())
+        ended = said(f"input={tmp_path}")
+        assert (ended.code, len(rows(ended))) == (0, 1)
+        assert ended.err == f"compressor: {tmp_path}: left out: 3 files of other endings (.heic 2, .txt)\n"
+        (tmp_path / "a.png").unlink()
+        assert "no image is there (left out: 3 files of other endings" in said(f"input={tmp_path}").err
+
+    def test_how_many_pixels_were_converted_is_said_on_stderr(self, tmp_path):
+        with Image.open("images/01.png") as image:
+            values = np.asarray(image)
+        Image.fromarray(values.astype(np.uint16) * 257).save(tmp_path / "a.png")
+        Image.fromarray((values / 255).astype(np.float32)).save(tmp_path / "b.tif")
+        ended = said(f"input={tmp_path}")
+        assert ended.err.endswith("converted to 8 bits: 1 of 16-bit pixels (0 to 65535), 1 of float pixels (0 to 1)\n")
+        plain = rows(said("input=images/01.png"))[0]
+        assert [row["probability"] for row in rows(ended)] == pytest.approx([plain["probability"]] * 2)
+
 
 class TestUnreadable:
     def test_files_are_named_the_rest_go_on_and_the_code_is_1(self):

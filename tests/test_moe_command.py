@@ -17,6 +17,7 @@ from compressor.folders import read_metrics
 from compressor.mixture import decide, load_mixture, mix
 from compressor.model import load
 from compressor.quality import quality
+from compressor.report.moe_figures import draw
 from compressor.routing import all_outputs
 from compressor.store import Store
 from compressor.studies import moe_rivals as rivals
@@ -56,6 +57,7 @@ def _there(place: Path, first: Ended, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def study(place: Path, first: Ended) -> Study:
+    assert " images (" in first.out
     path = place / first.out.splitlines()[-1].removeprefix("mixtures: ")
     return decode(Study, json.loads(path.read_text()))
 
@@ -107,6 +109,11 @@ class TestCommand:
         assert {"00-baseline", "01-moe", "02-baseline", "03-moe", "run.json", "moe.json"} <= names
         assert {f"{name}.{kind}" for name in ("budget", "classes") for kind in ("png", "svg")} <= names
         assert (folder / "01-moe" / "mixture.json").is_file()
+
+    def test_a_class_name_is_no_formula_in_a_figure(self, study: Study, tmp_path: Path) -> None:
+        names = ("$x_{$", "a\u202eb", *study.classes[2:])
+        _, _, _, svg = draw(replace(study, classes=names), tmp_path)
+        assert "a\\u202eb" in svg.read_text()
 
     def test_every_number_has_the_keys_of_stored_steps(self, study: Study, store: Store) -> None:
         assert study.keys

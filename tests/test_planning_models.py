@@ -145,6 +145,12 @@ class TestCheckpoints:
             plan(config, data)
         assert str(caught.value).startswith(f"checkpoint={run / '01-prune'}: ")
 
+    def test_a_checkpoint_whose_classes_are_written_in_another_way_is_taken(self, tmp_path):
+        composed, apart = (replace(DATA.task, names=("caf" + e, *"012345678")) for e in ("\xe9", "e\u0301"))
+        model_folder(tmp_path / "model", task=composed)
+        config = replace(CONFIG, checkpoint=str(tmp_path / "model"), order="Q")
+        assert plan(config, replace(DATA, task=apart)).steps
+
     def test_a_mixture_is_refused_by_name(self, tmp_path):
         (tmp_path / "mixture.json").write_text("{}")
         with pytest.raises(CompressorError, match="is a mixture of models"):

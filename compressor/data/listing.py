@@ -70,16 +70,16 @@ def _tree(start: tuple[str, Path], found: Listing, seen: set[Place], shown: str)
     while waiting:
         prefix, path = waiting.pop()
         for entry in entries_of(path):
-            name, kind = prefix + entry.name, kind_of(entry)
-            below = (f"{name}/", Path(entry.path))
+            name = prefix + entry.name
+            kind = kind_of(entry)
             if kind == IMAGE:
                 found.files.append(name)
             elif kind == LINK:
-                links.append(below)
+                links.append((f"{name}/", Path(entry.path)))
             elif kind != FOLDER:
                 found.left_out[counted(kind, shown + name)] += 1
-            elif _first(below[1], seen):
-                waiting.append(below)
+            elif _first(Path(entry.path), seen):
+                waiting.append((f"{name}/", Path(entry.path)))
             else:  # a linked folder may hold one that was read already
                 found.left_out[TWICE, shown + name] += 1
     return links
@@ -138,6 +138,7 @@ def places(folders: Iterable[Path]) -> set[Place]:
 
 def _first(folder: Path, seen: set[Place]) -> bool:
     """Say whether a folder is met for the first time, and note it."""
-    new = places([folder]) - seen
-    seen |= new
-    return bool(new) or not places([folder])
+    place = places([folder])
+    new = not place or not place <= seen  # one that cannot be asked is listed, which says why it cannot be
+    seen |= place
+    return new
