@@ -24,13 +24,13 @@ def check_of(content: Mapping[str, Any]) -> str:
     return digest(canonical({name: item for name, item in content.items() if name != CHECK}))
 
 
-def checked(value: Any) -> dict[str, Any]:
-    """Return a dataclass, or a mapping, that has a `schema`, as plain JSON with its check.
+def checked(value: Any, schema: int | None = None) -> dict[str, Any]:
+    """Return a dataclass, or a mapping, as plain JSON with its check; `schema` is given to what has none of its own.
 
     Raises:
         ValueError: a number is not finite.
     """
-    content = encode(value)
+    content = encode(value) if schema is None else {"schema": schema, **encode(value)}
     return {**content, CHECK: check_of(content)}
 
 
@@ -70,7 +70,7 @@ def _proved(content: dict[str, Any], schema: int, where: str) -> dict[str, Any]:
 
 def append_line(path: Path, value: Any) -> None:
     """Add a line with its check to a file; once this returns, a kill does not lose it."""
-    text = json.dumps(checked({"schema": LINES, **encode(value)}), allow_nan=False) + "\n"
+    text = json.dumps(checked(value, LINES), allow_nan=False) + "\n"
     with path.open("ab") as file:
         file.write(text.encode())
         file.flush()

@@ -3,6 +3,7 @@
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -226,7 +227,13 @@ def list_runs(config: RunConfig, folder: Path) -> None:
 
 def clean(config: RunConfig, folder: Path) -> None:
     """List the stored steps and drafts that no run refers to; delete them only when told to."""
-    store, shown = Store(Path(config.store)), console()
+    store = Store(Path(config.store))
+    with store.referring() if config.clean.delete else nullcontext():
+        _clean(config, store)
+
+
+def _clean(config: RunConfig, store: Store) -> None:
+    shown = console()
     used = [key for path in find_runs(Path(config.runs), besides=store.root) for key in keys_of(path)]
     paths = store.unreferenced(used)
     sizes = {path: bytes_of(path) for path in paths}

@@ -10,12 +10,17 @@ from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
 
-from compressor.codec import CodecError, decode, read_json
+from compressor.checked import checked, read_checked
+from compressor.codec import decode
 from compressor.config import RuntimeConfig
+from compressor.errors import CompressorError
 from compressor.folders import write_json
 
 NOTE = "draft.json"
 """A draft's note of the environment it was begun in and the seconds it took so far."""
+
+SCHEMA = 1
+"""The version of the note; earlier ones said none, and had no check."""
 
 log = logging.getLogger(__name__)
 
@@ -79,22 +84,27 @@ def sitting(draft: Path, environment: Environment) -> Iterator[Callable[[], floa
     def seconds() -> float:
         return earlier + time.monotonic() - began
 
-    write_json(draft / NOTE, {"environment": environment, "seconds": earlier})
+    _note(draft, environment, earlier)
     try:
         yield seconds
     except BaseException:
         with suppress(OSError):  # what went wrong first counts, and the disk may be full
-            write_json(draft / NOTE, {"environment": environment, "seconds": seconds()})
+            _note(draft, environment, seconds())
         raise
+
+
+def _note(draft: Path, environment: Environment, seconds: float) -> None:
+    write_json(draft / NOTE, checked({"environment": environment, "seconds": seconds}, SCHEMA))
 
 
 def _earlier(draft: Path, environment: Environment) -> float:
     if not (draft / NOTE).exists():
         return 0.0
     try:
-        note = read_json(draft / NOTE)
-        begun, seconds = decode(Environment, note["environment"], NOTE), float(note["seconds"])
-    except (CodecError, KeyError, TypeError, ValueError):  # only a note: the training's state is checked apart
+        note = read_checked(draft / NOTE, "note of a draft", SCHEMA, earlier=(None,))
+        begun, seconds = decode(Environment, note.get("environment"), NOTE), decode(float, note.get("seconds"), NOTE)
+    except CompressorError as error:  # only a note: the training's state is checked apart
+        log.warning("%s; the step goes on, and its seconds are counted anew", error)
         return 0.0
     if difference := environment.difference(begun):
         step = draft.name.removeprefix(".draft-")

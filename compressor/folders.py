@@ -17,7 +17,7 @@ from compressor.arch import Arch, MixtureArch, check, check_mixture
 from compressor.checked import read_checked
 from compressor.codec import CodecError, canonical, decode, digest, digest_file, encode, read_json
 from compressor.errors import CompressorError, ConfigError, ModelError, StoreError
-from compressor.files import open_regular
+from compressor.files import JSON_LIMIT, open_regular
 from compressor.records import RECORD_SCHEMA, SCHEMA, Metrics, Record
 
 T = TypeVar("T")
@@ -37,6 +37,8 @@ DIGESTED = (METRICS, HISTORY, CONFIG)
 """The files of a finished step whose digests its record states one by one; those of the model have one together."""
 SEARCHED = (CANDIDATES, FOUND, TRIALS)
 """Those of a search's step, of which some have none; records of schema 1 do not state their digests."""
+LIMITS = dict.fromkeys((METRICS, HISTORY, CONFIG, FOUND), JSON_LIMIT) | {CANDIDATES: 2**30}
+"""Bytes that a file may have; a candidate of a large network has some thousands."""
 
 KEY = re.compile(r"[a-z_]+-[0-9a-f]{16}")
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -150,6 +152,19 @@ def read_metrics(folder: Path) -> Metrics:
     return decode(Metrics, data, str(path))
 
 
+def proved_metrics(folder: Path) -> Metrics:
+    """Return a phase folder's metrics, which its record vouches for; weights are not hashed.
+
+    Raises:
+        CompressorError: the record or the metrics are gone, cut or changed.
+    """
+    record = read_record(folder)
+    verify_file(folder / METRICS, record)
+    metrics = read_metrics(folder)
+    _prove_original(folder, record, metrics)
+    return metrics
+
+
 def verify(folder: Path, record: Record) -> None:
     """Refuse a phase folder whose files are not, bit for bit, those that its record describes."""
     _verify_model(folder, digest_of(folder), record)
@@ -160,7 +175,7 @@ def verify(folder: Path, record: Record) -> None:
 
 def _searched(folder: Path, record: Record) -> Iterator[str]:
     for name in SEARCHED:
-        if name in record.files or (record.schema == RECORD_SCHEMA and (folder / name).exists()):
+        if name in record.files or (record.schema == RECORD_SCHEMA and os.path.lexists(folder / name)):
             yield name
 
 
@@ -197,7 +212,7 @@ def model_of(folder: Path) -> tuple[str, Record | None]:
     """Return the digest of a model's folder, and its record where it has one, which must be of that very model."""
     with disk(folder):
         model = digest_of(folder)
-        if not (folder / RECORD).exists():
+        if not os.path.lexists(folder / RECORD):  # one whose link is broken is damaged, not absent
             return model, None
         try:
             return model, _vouched(folder, model)
@@ -208,7 +223,7 @@ def model_of(folder: Path) -> tuple[str, Record | None]:
 def _vouched(folder: Path, model: str) -> Record:
     record = read_record(folder)
     _verify_model(folder, model, record)
-    if (folder / METRICS).exists():
+    if os.path.lexists(folder / METRICS):
         verify_file(folder / METRICS, record)
         _prove_original(folder, record, read_metrics(folder))
     elif record.schema != RECORD_SCHEMA:
@@ -225,7 +240,7 @@ def _verify_model(folder: Path, model: str, record: Record) -> None:
 def verify_file(path: Path, record: Record) -> None:
     """Refuse a file beside a record that is not, bit for bit, the one the record describes."""
     with disk(path):
-        if digest_file(path) != record.files.get(path.name):
+        if digest_file(path, LIMITS.get(path.name)) != record.files.get(path.name):
             raise StoreError(f"{path}: is not what {RECORD} says; it was cut or changed")
 
 

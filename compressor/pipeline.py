@@ -31,8 +31,8 @@ from compressor.folders import (
     form_of,
     key_of,
     model_of,
+    proved_metrics,
     read_metrics,
-    verify_file,
     write_json,
 )
 from compressor.interrupts import deferred
@@ -219,8 +219,7 @@ def _before(step: Step, inputs: Mapping[str, Made], models: Mapping[str, Any], b
         return None
     source = inputs["model"]
     if source.record and source.record.data == step.data and (source.folder / METRICS).exists():
-        verify_file(source.folder / METRICS, source.record)
-        return read_metrics(source.folder).after
+        return proved_metrics(source.folder).after
     from compressor.measure import measure
 
     return with_bytes(measure(models["model"], bench.data, bench.runtime), source.folder)

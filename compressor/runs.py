@@ -1,19 +1,25 @@
 """A run: one command's named folder with a folder of each finished phase, whole without the store, and a note."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from compressor.codec import decode, read_json
+from compressor.checked import checked, read_checked
+from compressor.codec import decode, shown
 from compressor.errors import CompressorError, StoreError
-from compressor.folders import METRICS, WEIGHTS, disk, read_metrics, read_record, verify_file, write_json
+from compressor.folders import KEY, RECORD, WEIGHTS, disk, proved_metrics, write_json
 from compressor.pipeline import Source
-from compressor.records import Metrics, Record
+from compressor.records import RECORD_SCHEMA, Metrics, Record
 from compressor.report.tables import Row, before, row_of
 from compressor.store import Store
 
 RUN = "run.json"
-SCHEMA = 1
+SCHEMA = 2
+"""The version of run.json; the first had no check of its own."""
+NAME, ORDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*"), re.compile(r"[A-Za-z]*")
+FOLDER, PHASE = re.compile(r"\d{2,}-[a-z_]+"), re.compile(r"[a-z_]+")
+"""What a run's note names: files are read, and steps are kept, by these."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,45 @@ class RunNote:
 
 
 def read_run(folder: Path) -> RunNote:
-    """Read a run directory's note."""
+    """Read a run directory's note.
+
+    Raises:
+        StoreError: it was changed, or is of another version or program.
+        CompressorError: it cannot be read, or is cut.
+    """
     path = folder / RUN
-    data = read_json(path)
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise StoreError(f"{path}: is no run of schema {SCHEMA}, which this version reads")
-    return decode(RunNote, data, str(path))
+    note = decode(RunNote, read_checked(path, "run", SCHEMA, earlier=(1,)), str(path))
+    _check_words(note, path)
+    if note.schema != SCHEMA:
+        _prove(note, folder)
+    return note
+
+
+def _check_words(note: RunNote, path: Path) -> None:
+    words = [(note.name, NAME, "a name"), (note.order, ORDER, "an order")]
+    words += [(key, KEY, "a key") for key in (*note.refers, *(step.key for step in note.steps))]
+    for step in note.steps:
+        words += [(step.folder, FOLDER, "a folder of a phase"), (step.phase, PHASE, "a phase")]
+    for word, form, what in words:
+        if not form.fullmatch(word):
+            raise StoreError(f"{path}: was changed: {shown(word)} is not the form of {what}")
+
+
+def _prove(note: RunNote, folder: Path) -> None:
+    """Refuse a note whose steps are not those that the folders beside it hold."""
+    named = {step.folder: step.key for step in note.steps}
+    for path in folder.glob(f"*/{RECORD}"):
+        place = path.parent
+        if FOLDER.fullmatch(place.name) and named.get(place.name) != _key_in(place, named.get(place.name)):
+            raise StoreError(f"{folder / RUN}: was changed: it has not the step that {place} holds")
+
+
+def _key_in(place: Path, otherwise: str | None) -> str | None:
+    """Return the key of a phase's folder; of a damaged one, which proves nothing, what is said `otherwise`."""
+    try:
+        return read_checked(place / RECORD, "record", RECORD_SCHEMA, earlier=(1,)).get("key")
+    except CompressorError:
+        return otherwise
 
 
 def find_runs(root: Path, besides: Path) -> Iterator[Path]:
@@ -65,6 +104,7 @@ def keys_of(folder: Path) -> tuple[str, ...]:
     """Give the keys that a run refers to; a damaged note is an error, as nobody knows what else it refers to."""
     try:
         note = read_run(folder)
+        _prove(note, folder)  # a note of another run is whole, and would leave this one's steps to be deleted
     except CompressorError as error:
         raise StoreError(f"{error}; mend it, or remove {folder}: what it refers to is unknown") from None
     return (*(step.key for step in note.steps), *note.refers)
@@ -76,14 +116,14 @@ def results_of(folder: Path) -> tuple[str, list[tuple[str, Metrics | None]]]:
         note = read_run(folder)
     except CompressorError:
         return "", [(RUN, None)]
-    return note.order, [(step.folder, _metrics(folder / step.folder)) for step in note.steps]
+    return note.order, [(step.folder, _metrics(folder / step.folder, step.key)) for step in note.steps]
 
 
-def _metrics(folder: Path) -> Metrics | None:
+def _metrics(folder: Path, key: str) -> Metrics | None:
     """Read what the record vouches for; weights are not hashed here, as there may be many."""
     try:
-        verify_file(folder / METRICS, read_record(folder))
-        return read_metrics(folder) if (folder / WEIGHTS).is_file() else None
+        metrics = proved_metrics(folder)
+        return metrics if metrics.key == key and (folder / WEIGHTS).is_file() else None
     except CompressorError:
         return None
 
@@ -100,13 +140,17 @@ class Run:
     def _refuse_another(self) -> None:
         if not (self.folder / RUN).exists():
             return
-        for step in read_run(self.folder).steps:
+        try:
+            note = read_run(self.folder)
+        except CompressorError as error:
+            raise StoreError(f"{error}; give another folder, such as hydra.run.dir=FOLDER") from None
+        for step in note.steps:
             if self.places.get(step.key) != step.folder:
                 raise StoreError(f"{self.folder}: holds another run; give another folder, such as hydra.run.dir=FOLDER")
 
     def begin(self) -> None:
-        """Write the note of a run that has no phase yet."""
-        self._write()
+        """Write the note of a run that has no phase yet; it refers to the steps that it will have, so they are kept."""
+        self.refer(key for key in self.places if not key.startswith("given-"))
 
     def add(self, source: Source, record: Record, metrics: Metrics, stored: bool) -> None:
         """Take in a finished step; one that is no part of the order, such as a teacher, is left in the store."""
@@ -117,7 +161,8 @@ class Run:
             self.rows.append(start)
         self.rows.append(row_of(metrics, place, stored=stored))
         step = StepNote(place, record.key, source.name, stored)
-        self.note = replace(self.note, steps=(*self.note.steps, step))
+        rest = tuple(key for key in self.note.refers if key != record.key)
+        self.note = replace(self.note, steps=(*self.note.steps, step), refers=rest)
         self._write()
 
     def refer(self, keys: Iterable[str]) -> None:
@@ -126,6 +171,6 @@ class Run:
         self._write()
 
     def _write(self) -> None:
-        with disk(self.folder):
+        with self.store.referring(), disk(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / RUN, self.note)
+            write_json(self.folder / RUN, checked(self.note))

@@ -18,6 +18,7 @@ from compressor.folders import (
     CURVES,
     FOUND,
     HISTORY,
+    KEY,
     METRICS,
     MIXTURE,
     RECORD,
@@ -32,6 +33,9 @@ from compressor.folders import (
 from compressor.records import Record
 
 __all__ = ["Store", "digest_of", "read_metrics", "read_record"]
+
+STEP = re.compile(rf"(\.(draft|removed)-)?{KEY.pattern}")
+"""What a store's own folders are called: finished steps, drafts, and what is being removed."""
 
 log = logging.getLogger(__name__)
 
@@ -61,18 +65,38 @@ class Store:
             raise StoreError(f"{folder}: holds the step {record.key}; remove {folder} and the step is run again")
         return record
 
+    def _lock_of(self, key: str) -> Path:
+        return self.root / ".locks" / f"{key}.lock"
+
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
         """Hold the step of a key for this process; wait, saying so once, while another one holds it."""
-        folder = self.root / ".locks"
-        lock = FileLock(folder / f"{key}.lock")
+        lock = FileLock(self._lock_of(key))
         with disk(self.root):
-            folder.mkdir(parents=True, exist_ok=True)
+            self._lock_of(key).parent.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
                 log.warning("%s is being run by another process; waiting for its result", key)
                 lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def referring(self) -> Iterator[None]:
+        """Hold what runs refer to still: who notes it and who removes what nobody refers to take turns.
+
+        Where the store cannot be written nothing is removed either, and nothing is held.
+        """
+        lock = FileLock(self.root / ".locks" / "clean.lock")
+        try:
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError:
+            yield
+            return
         try:
             yield
         finally:
@@ -138,22 +162,25 @@ class Store:
         """List finished steps that neither these keys nor what they were made from name, and drafts nobody runs."""
         used = self._closure(referenced)
         with disk(self.root):
-            folders = sorted(path for path in self.root.glob("*") if path.is_dir() and path.name != ".locks")
+            folders = sorted(path for path in self.root.glob("*") if STEP.fullmatch(path.name) and path.is_dir())
         return tuple(path for path in folders if path.name not in used and not self._busy(path))
 
     def _closure(self, keys: Iterable[str]) -> set[str]:
         used, pending = set(), set(keys)
         while pending:
             used.add(key := pending.pop())
-            try:
-                record = read_record(self.folder(key))
-            except CompressorError:  # what is damaged or absent names nothing else
+            if not (folder := self.folder(key)).is_dir():  # what is absent names nothing else
                 continue
+            try:
+                record = read_record(folder)
+            except CompressorError as error:
+                line = f"{error}; what it was made from is unknown, remove {folder} and the step is run again"
+                raise StoreError(line) from None
             pending |= {record.original.key, *(source.key for source in record.inputs.values())} - used
         return used
 
     def _busy(self, path: Path) -> bool:
-        lock = FileLock(self.root / ".locks" / f"{_key(path)}.lock")
+        lock = FileLock(self._lock_of(_key(path)))
         if not Path(lock.lock_file).exists():
             return False
         with disk(self.root):
@@ -165,13 +192,15 @@ class Store:
         return False
 
     def remove(self, paths: Iterable[Path]) -> None:
-        """Delete folders that `unreferenced` listed. A finished step first stops being one, by a rename."""
+        """Delete folders that `unreferenced` listed, and their locks; a finished step first stops being one."""
         for path in paths:
-            if path.parent != self.root or path.name == ".locks":
+            if path.parent != self.root or not STEP.fullmatch(path.name):
                 raise StoreError(f"{path}: is no step of the store {self.root}; only its own folders are removed")
             with self.lock(_key(path)), disk(path):
-                gone = path if path.name.startswith(".") else path.rename(self.root / f".removed-{path.name}")
-                shutil.rmtree(gone)
+                if path.is_dir():  # another process may have removed it, or published it, before this one had the lock
+                    gone = path if path.name.startswith(".") else path.rename(self.root / f".removed-{path.name}")
+                    shutil.rmtree(gone)
+                self._lock_of(_key(path)).unlink(missing_ok=True)  # who waits for it sees that it is gone, and makes it
 
 
 def _key(path: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import fakes
 
 from compressor.arch import Bits, Criterion
+from compressor.checked import checked
 from compressor.codec import encode
 from compressor.config import (
     ArchitectureConfig,
@@ -36,7 +37,7 @@ from compressor.families import architecture
 from compressor.folders import FORMAT, RECORD
 from compressor.pipeline import Step
 from compressor.planning import Plan, plan
-from compressor.records import SCHEMA, InputRecord, Original, Record
+from compressor.records import RECORD_SCHEMA, InputRecord, Original, Record
 from compressor.store import digest_of
 
 NO_TEACHER = RecoveryConfig("none", 4.0, 0.9)
@@ -123,7 +124,7 @@ def model_folder(folder: Path, data: Data = DATA, **changes) -> Path:
 def recorded(folder: Path, step: Step, original: str | None = None) -> Path:
     """Write the record of a step beside a model."""
     record = Record(
-        schema=SCHEMA,
+        schema=RECORD_SCHEMA,
         key=step.key,
         phase=step.phase.name,
         version=step.phase.version,
@@ -136,5 +137,5 @@ def recorded(folder: Path, step: Step, original: str | None = None) -> Path:
         created="2026-01-01T00:00:00+00:00",
         environment={},
     )
-    (folder / RECORD).write_text(json.dumps(encode(record)))
+    (folder / RECORD).write_text(json.dumps(checked(record)))
     return folder

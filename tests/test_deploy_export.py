@@ -14,7 +14,8 @@ import torch
 from terminal import TINY, call, process
 
 from compressor.arch import Bits, BlockKind, Task, TaskKind
-from compressor.codec import digest_file, encode
+from compressor.checked import checked
+from compressor.codec import digest_file
 from compressor.config import Arithmetic, Container, Engine, ExportConfig, ExportFormat
 from compressor.deploy import parity as agreement
 from compressor.deploy.export import export
@@ -271,9 +272,9 @@ class TestCommand:
 def test_the_note_is_plain_json(checkpoint, digits, tmp_path):
     note = exported(deployed.PACKED, checkpoint, tmp_path / "made", digits)
     data = json.loads((tmp_path / "made" / EXPORT).read_text())
-    assert data == encode(note)
+    assert data == checked(note)
     assert data["container"] is None
-    assert replace(note, schema=1) == note
+    assert replace(note, schema=2) == note
 
 
 def test_packages_that_are_not_installed_but_on_the_path_have_a_version_too(checkpoint, digits, tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import deployed
 import numpy as np
 import pytest
 import samples
+import tampering
 from terminal import process
 
 from compressor.arch import Routing, TaskKind
@@ -169,9 +170,7 @@ def copied(folders, tmp_path):
 
 
 def edited(folder: Path, change) -> None:
-    data = json.loads((folder / EXPORT).read_text())
-    change(data)
-    (folder / EXPORT).write_text(json.dumps(data))
+    tampering.edited(folder / EXPORT, change)
 
 
 class TestDamage:

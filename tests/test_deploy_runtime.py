@@ -8,6 +8,7 @@ import deployed
 import numpy as np
 import pytest
 import samples
+import tampering
 import torch
 from terminal import process
 
@@ -245,9 +246,7 @@ class TestFolder:
 
     @pytest.mark.parametrize("name", ["../model.packed", "/etc/passwd", "stage-0.exe"])
     def test_a_note_that_names_other_files_is_refused(self, packed, name):
-        note = json.loads((packed / EXPORT).read_text())
-        note["files"] = {name: "0" * 16}
-        (packed / EXPORT).write_text(json.dumps(note))
+        tampering.edited(packed / EXPORT, lambda note: note.update(files={name: "0" * 16}))
         with pytest.raises(ModelError, match=r"an export's files are like stage-0\.onnx"):
             load_export(packed)
 
@@ -266,18 +265,14 @@ class TestFolder:
         ],
     )
     def test_a_note_of_no_possible_network_is_refused_by_name(self, packed, part, change, said):
-        note = json.loads((packed / EXPORT).read_text())
-        note[part] |= change
-        (packed / EXPORT).write_text(json.dumps(note))
+        tampering.edited(packed / EXPORT, lambda note: note[part].update(change))
         with pytest.raises(ModelError) as caught:
             load_export(packed)
         assert str(caught.value).startswith(f"{packed / EXPORT}: {said}")
         assert str(caught.value).endswith("; export the model again")
 
     def test_a_note_without_names_is_whole(self, packed):
-        note = json.loads((packed / EXPORT).read_text())
-        note["task"]["names"] = []
-        (packed / EXPORT).write_text(json.dumps(note))
+        tampering.edited(packed / EXPORT, lambda note: note["task"].update(names=[]))
         assert read_note(packed).task.names == ()
 
     def test_says_what_it_is(self, packed, context):

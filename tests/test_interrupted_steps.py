@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fakes
 import pytest
+import tampering
 from fakes import chain, finish
 
 from compressor.errors import Interrupted, TrainingError
@@ -41,9 +42,8 @@ class TestInterrupts:
         with pytest.raises(Interrupted):
             finish(tmp_path, chain("", config))
         note = tmp_path / "store" / f".draft-{chain('', config).key}" / "draft.json"
-        noted = json.loads(note.read_text())
-        assert 0 < noted["seconds"] < 60
-        note.write_text(json.dumps(noted | {"seconds": 1000.0}))
+        assert 0 < json.loads(note.read_text())["seconds"] < 60
+        tampering.edited(note, lambda noted: noted.update(seconds=1000.0))
         record, reported = finish(tmp_path, chain("", config))
         assert 1000 < record.seconds < 1060
         assert reported[0][2].seconds == record.seconds
@@ -54,21 +54,24 @@ class TestInterrupts:
         with pytest.raises(Interrupted):
             finish(tmp_path, chain("", config))
         note = tmp_path / "store" / f".draft-{chain('', config).key}" / "draft.json"
-        noted = json.loads(note.read_text())
-        noted["environment"][field] = "another"
-        note.write_text(json.dumps(noted))
+        tampering.edited(note, lambda noted: noted["environment"].update({field: "another"}))
         with caplog.at_level(logging.WARNING):
             finish(tmp_path, chain("", config))
         lines = [entry.getMessage() for entry in caplog.records]
         assert len(lines) == warns
         assert all("another environment" in line and "\n" not in line for line in lines)
 
-    def test_a_damaged_note_of_a_draft_costs_its_seconds_only(self, tmp_path):
+    @pytest.mark.parametrize("harm", ["cut", "changed"])
+    def test_a_damaged_note_of_a_draft_is_named_and_costs_its_seconds_only(self, tmp_path, caplog, harm):
         config = fakes.FakeConfig(stop_after=2)
         with pytest.raises(Interrupted):
             finish(tmp_path, chain("", config))
-        (tmp_path / "store" / f".draft-{chain('', config).key}" / "draft.json").write_text("{")
+        note = tmp_path / "store" / f".draft-{chain('', config).key}" / "draft.json"
+        note.write_text("{" if harm == "cut" else note.read_text().replace('"seconds": 0.', '"seconds": 990.'))
         assert finish(tmp_path, chain("", config))[0].seconds < 60
+        (line,) = [entry.getMessage() for entry in caplog.records]
+        assert line.startswith(f"{note}: ")
+        assert line.endswith("its seconds are counted anew")
 
     def test_a_failed_step_leaves_finished_ones_as_they_are(self, tmp_path, monkeypatch):
         record, _ = finish(tmp_path, chain("P"))

@@ -246,7 +246,7 @@ class TestFile:
     @pytest.mark.parametrize(
         ("line", "reason"),
         [
-            ("garbage", "it is not JSON"),
+            ("garbage", "is no line of JSON"),
             ('{"key": "a"}', "key 'policy' is missing"),
             (json.dumps({"epoch": 1}), "unknown key 'epoch'"),
         ],
@@ -257,7 +257,7 @@ class TestFile:
         with pytest.raises(StoreError) as caught:
             Candidates(path)
         said = str(caught.value)
-        assert said.startswith(f"{path}:3: is no candidate of a search (")
+        assert said.startswith(f"{path}:3: is no ")
         assert reason in said
         assert "\n" not in said
 

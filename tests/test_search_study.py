@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import stats
 from searches import found, study, trial
 
+from compressor.checked import checked
 from compressor.errors import StoreError, UnfinishedError
 from compressor.folders import write_json
 from compressor.report import drawing, search_figures, search_tables
@@ -22,7 +23,7 @@ AGENTS = tuple(Agent)
 
 class TestFound:
     def test_is_read_as_it_was_written(self, tmp_path):
-        write_json(tmp_path / "found.json", found())
+        write_json(tmp_path / "found.json", checked(found()))
         assert read_found(tmp_path / "found.json") == found()
 
     @pytest.mark.parametrize("text", ["{", "[]", '{"schema": 2}', '{"schema": 1}'])

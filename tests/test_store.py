@@ -80,7 +80,7 @@ class TestFinishedSteps:
 
 class TestLocks:
     HOLD = "import sys, time; from pathlib import Path; from compressor.store import Store\n"
-    HOLD += "with Store(Path(sys.argv[1])).lock('prune-1'): print('held', flush=True); time.sleep(60)"
+    HOLD += "with Store(Path(sys.argv[1])).lock('prune-0123456789abcdef'): print('held', flush=True); time.sleep(60)"
 
     def holder(self, root: Path) -> subprocess.Popen[str]:
         process = subprocess.Popen([sys.executable, "-c", self.HOLD, str(root)], stdout=subprocess.PIPE, text=True)
@@ -90,13 +90,13 @@ class TestLocks:
 
     def test_kill_9_releases_a_lock_and_a_waiting_process_says_so_once(self, tmp_path, caplog):
         with self.holder(tmp_path) as process:
-            busy = tmp_path / ".draft-prune-1"
+            busy = tmp_path / ".draft-prune-0123456789abcdef"
             busy.mkdir()
             assert Store(tmp_path).unreferenced(()) == ()
             process.send_signal(signal.SIGKILL)
             process.wait()
         began = time.monotonic()
-        with Store(tmp_path).lock("prune-1"):
+        with Store(tmp_path).lock("prune-0123456789abcdef"):
             assert time.monotonic() - began < 1
         assert caplog.records == []
         assert Store(tmp_path).unreferenced(()) == (busy,)

@@ -1,7 +1,6 @@
 """Faults of the store: damage is refused by name, and a disk that refuses leaves finished steps intact."""
 
 import errno
-import json
 import os
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import fakes
 import pytest
+import tampering
 from fakes import chain, finish
 
 from compressor.errors import StoreError
@@ -87,25 +87,20 @@ class TestDamage:
     def test_a_record_whose_key_does_not_follow_from_it_is_refused(self, finished, field):
         store, folder = finished
         path = writable(folder / "record.json")
-        record = json.loads(path.read_text())
-        record[field] = {"config": {"amount": 2}, "version": 2}.get(field, "other")
-        path.write_text(json.dumps(record))
-        assert "does not follow" in refusal(store, folder)
+        other = {"config": {"amount": 2}, "version": 2}.get(field, "other")
+        tampering.edited(path, lambda record: record.update({field: other}))
+        assert "its key" in refusal(store, folder)
 
     def test_a_record_with_another_original_is_refused(self, finished):
         store, folder = finished
         path = writable(folder / "record.json")
-        record = json.loads(path.read_text())
-        record["original"]["bitops"] *= 2
-        path.write_text(json.dumps(record))
+        tampering.edited(path, lambda record: record["original"].update(bitops=2 * record["original"]["bitops"]))
         assert "original" in refusal(store, folder)
 
     def test_keys_that_leave_the_store_are_refused(self, finished):
         store, folder = finished
         path = writable(folder / "record.json")
-        record = json.loads(path.read_text())
-        record["original"]["key"] = "../../somewhere"
-        path.write_text(json.dumps(record))
+        tampering.edited(path, lambda record: record["original"].update(key="../../somewhere"))
         assert "is no key" in refusal(store, folder)
 
     def test_a_step_under_the_name_of_another_is_refused(self, finished):

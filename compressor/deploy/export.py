@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
+from compressor.checked import checked
 from compressor.codec import digest_file
 from compressor.config import RuntimeConfig
 from compressor.config.deploy import Arithmetic, ExportConfig, ExportFormat, OverflowFix
@@ -42,7 +43,7 @@ def export(source: Given | Path, config: ExportConfig, folder: Path, test: Split
         files, arithmetic, parity = _agreeing(model, config, draft, test, runtime, progress)
         note = _note(found, model, config, files, arithmetic, parity)
         try:
-            write_json(draft / EXPORT, note)
+            write_json(draft / EXPORT, checked(note))
         except ValueError:
             line = "an answer or a score is not finite; nothing was exported, give a model that answers"
             raise ModelError(f"{found.folder}: {line}") from None

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from compressor.arch import Criterion, Rule, Task
 from compressor.arch.mixtures import check_routed, check_rule
-from compressor.codec import SPARSE, decode, digest_file, read_json
+from compressor.checked import read_checked
+from compressor.codec import SPARSE, decode, digest_file
 from compressor.config.deploy import Arithmetic, Container, ExportFormat
-from compressor.errors import CompressorError, ModelError
+from compressor.errors import CompressorError, FileError, ModelError
 
 EXPORT = "export.json"
-SCHEMA = 1
+SCHEMA = 2
+"""The version of export.json; the first had no check of its own."""
 CHANNELS, LARGEST, MOST_OUTPUTS = (1, 3), 4096, 65536
 """What images and networks may have: channels, pixels a side, outputs."""
 FILE = re.compile(r"((expert-\d+-)?stage-\d+|first|router)\.(onnx|xml|bin)|(model|router|expert-\d+)\.packed")
@@ -166,16 +168,13 @@ def read_note(folder: Path) -> ExportNote:
     if not path.is_file():
         raise ModelError(f"{folder}: no {EXPORT}; give a folder that `compressor export` made")
     try:
-        data = read_json(path)
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise ModelError(f"{path}: is no export of schema {SCHEMA}, which this version reads")
-        note = decode(ExportNote, data)
+        note = decode(ExportNote, read_checked(path, "export", SCHEMA, earlier=(1,)))
     except CompressorError as error:
         text = str(error).removeprefix(f"{path}: ")
-        raise ModelError(f"{path}: {text}") from None
+        raise ModelError(f"{path}: {text}; export the model again") from None
     _check(note, path)
     for name, wanted in note.files.items():
-        _verify(folder / name, wanted)
+        _verify(folder / name, wanted, note.file_bytes)
     return note
 
 
@@ -220,10 +219,12 @@ def _check_mixture(mixture: MixtureNote, note: ExportNote, path: Path) -> None:
         )
 
 
-def _verify(path: Path, wanted: str) -> None:
+def _verify(path: Path, wanted: str, limit: int) -> None:
     try:
-        found = digest_file(path)
+        found = digest_file(path, limit)
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror}; {EXPORT} names it, export the model again") from None
+    except FileError as error:
+        raise ModelError(f"{error}; {EXPORT} names it, export the model again") from None
     if found != wanted:
         raise ModelError(f"{path}: is not what {EXPORT} says; it was cut or changed, export the model again")

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from compressor.arch import FLOAT, Arch, check, exit_blocks, tensor_names
-from compressor.codec import decode, encode
+from compressor.codec import decode, encode, parse_json
 from compressor.deploy.bitpack import WIDEST, pack, pack_widths, packed_bytes, unpack, unpack_widths
 from compressor.deploy.shapes import Shape, Shapes, shapes_of
 from compressor.errors import CompressorError, ModelError
+from compressor.files import open_regular
 
 METADATA = {"format": "compressor-packed", "schema": "1"}
 TENSORS = {"header": "U8", "weights": "U8", "widths": "U8", "floats": "F32"}
@@ -103,7 +103,23 @@ def write_packed(packed: Packed, path: Path) -> None:
         "widths": np.concatenate([np.empty(0, np.uint8), *widths]),
         "floats": np.concatenate(floats).astype(np.float32),
     }
-    save_file(tensors, path, METADATA)
+    path.write_bytes(_file_of(tensors))
+
+
+def _file_of(tensors: dict[str, np.ndarray]) -> bytes:
+    """Return a safetensors file; the library would write its metadata in an order that is another in each process."""
+    header: dict[str, Any] = {"__metadata__": METADATA}
+    end, rows = 0, []
+    for name in sorted(tensors, key=lambda name: (-tensors[name].itemsize, name)):  # floats first, where they align
+        rows.append(tensors[name].astype(tensors[name].dtype.newbyteorder("<")).tobytes())
+        header[name] = {
+            "dtype": TENSORS[name],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [end, end := end + len(rows[-1])],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + b"".join(rows)
 
 
 def _each(bits: tuple[int, ...], channels: int) -> np.ndarray:
@@ -158,6 +174,7 @@ def _read(path: Path, lent: Packed | None) -> Packed:
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
+    open_regular(path).close()  # a pipe would be waited for
     with safe_open(path, "np") as file:
         if (file.metadata() or {}) != METADATA or set(file.keys()) != set(TENSORS):
             raise ModelError(f"is not a packed file of schema {METADATA['schema']}, which this version reads")
@@ -174,8 +191,8 @@ def _json(data: np.ndarray) -> Any:
         text = reader.decompress(data.tobytes(), MOST_HEADER)
         if not reader.eof or reader.unused_data:
             raise ModelError("its header is cut, too long or not its own")
-        return json.loads(text)
-    except (zlib.error, ValueError, RecursionError):
+        return parse_json(text)
+    except (zlib.error, ValueError):
         raise ModelError("its header is cut or changed") from None
 
 

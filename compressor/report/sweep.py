@@ -5,14 +5,17 @@ from pathlib import Path
 
 from rich.table import Table
 
-from compressor.codec import decode, read_json
-from compressor.folders import disk, read_metrics, write_json
+from compressor.checked import checked, read_checked
+from compressor.codec import decode
+from compressor.folders import disk, proved_metrics, write_json
 from compressor.records import Metrics
 from compressor.report.tables import empty
 from compressor.report.text import console, headline, ratio, score_of
 from compressor.runs import RUN, RunNote, read_run
 
 JOB, SWEEP = "job.json", "sweep.json"
+SCHEMA = 1
+"""The version of job.json; earlier ones said none, and had no check."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def note_outcome(
 ) -> None:
     """Write how a job ended into its folder."""
     with disk(folder):
-        write_json(folder / JOB, Outcome(number, overrides, code, error, seconds))
+        write_json(folder / JOB, checked(Outcome(number, overrides, code, error, seconds), SCHEMA))
 
 
 def report_sweep(folder: Path) -> int:
@@ -66,8 +69,10 @@ def report_sweep(folder: Path) -> int:
 def _job(path: Path) -> Job:
     folder = path.parent
     run = read_run(folder) if (folder / RUN).exists() else None
-    metrics = read_metrics(folder / run.steps[-1].folder) if run and run.steps else None
-    return Job(decode(Outcome, read_json(path), str(path)), str(folder), run, metrics)
+    metrics = proved_metrics(folder / run.steps[-1].folder) if run and run.steps else None
+    said = read_checked(path, "job", SCHEMA, earlier=(None,))
+    said.pop("schema", None)
+    return Job(decode(Outcome, said, str(path)), str(folder), run, metrics)
 
 
 def _table(jobs: list[Job]) -> Table:

@@ -1,13 +1,13 @@
 """The candidates that a search has evaluated, kept in a file to which lines are only added."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from compressor.codec import CodecError, canonical, decode, digest, encode
-from compressor.errors import StoreError
-from compressor.folders import disk
+from compressor.checked import append_line, read_lines
+from compressor.codec import CodecError, canonical, decode, digest
+from compressor.errors import CompressorError, StoreError
+from compressor.folders import CANDIDATES, LIMITS, disk
 from compressor.search.types import Candidate
 
 
@@ -19,7 +19,7 @@ def key_of(*causes: Any) -> str:
 class Candidates:
     """Candidates by key, as the lines of a file have them; each key is written once.
 
-    A last line that a kill cut is dropped.
+    A last line that a kill cut is dropped; one that was changed later is refused.
 
     Raises:
         StoreError: a line is no candidate; the file was changed or is another program's.
@@ -28,12 +28,14 @@ class Candidates:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[str, Candidate] = {}
-        with disk(path):
-            data = path.read_bytes() if path.exists() else b""
-            whole = data[: data.rfind(b"\n") + 1]
-            if len(whole) < len(data):
-                os.truncate(path, len(whole))
-        for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            with disk(path):
+                lines, size = read_lines(path, LIMITS[CANDIDATES])
+                if path.exists() and path.stat().st_size > size:
+                    os.truncate(path, size)  # what is behind is a line that a kill cut
+        except CompressorError as error:
+            raise StoreError(f"{error}; remove the file to search anew") from None
+        for number, line in enumerate(lines, start=1):
             candidate = _read(line, f"{path}:{number}")
             self._known.setdefault(candidate.key, candidate)
 
@@ -48,17 +50,13 @@ class Candidates:
         """Write a candidate; once this returns, a kill does not lose it."""
         if candidate.key in self._known:
             return
-        line = json.dumps(encode(candidate), allow_nan=False) + "\n"
-        with disk(self.path), self.path.open("ab") as file:
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        with disk(self.path):
+            append_line(self.path, candidate)
         self._known[candidate.key] = candidate
 
 
-def _read(line: bytes, where: str) -> Candidate:
+def _read(line: dict[str, Any], where: str) -> Candidate:
     try:
-        return decode(Candidate, json.loads(line), "")
-    except (ValueError, RecursionError, CodecError) as error:
-        reason = str(error) if isinstance(error, CodecError) else "it is not JSON"
-        raise StoreError(f"{where}: is no candidate of a search ({reason}); remove the file to search anew") from None
+        return decode(Candidate, line)
+    except CodecError as error:
+        raise StoreError(f"{where}: is no candidate of a search ({error}); remove the file to search anew") from None

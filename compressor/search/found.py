@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compressor.arch import Quantization
-from compressor.codec import decode, read_json
+from compressor.checked import read_checked
+from compressor.codec import decode
 from compressor.errors import CompressorError, StoreError
 from compressor.search.types import Agent, Bill
 
-SCHEMA = 1
+SCHEMA = 2
+"""The version of found.json; the first had no check of its own."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,6 @@ def read_found(path: Path) -> Found:
         StoreError: the file is gone, cut, changed or of another version.
     """
     try:
-        data = read_json(path)
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            raise StoreError(f"{path}: has not schema {SCHEMA}, which this version reads")
-        return decode(Found, data, str(path))
+        return decode(Found, read_checked(path, "search", SCHEMA, earlier=(1,)), str(path))
     except CompressorError as error:
         raise StoreError(f"{error}; remove {path.parent} and the search is run again") from None

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from compressor.checked import checked
 from compressor.compute import threads
 from compressor.config.search import SearchConfig, SearchTask
 from compressor.folders import CANDIDATES, FOUND, TRIALS, write_json
@@ -43,7 +44,7 @@ def search(config: SearchTask, context: Context, model: Model) -> Model:
             found = run_agent(config.agent, problem, config.seed, advance, scratch / TRIALS)
             best = winner(problem, found, lambda policy: evaluator.finalist(policy, log), advance)
         found = replace(found, best=best)
-        write_json(scratch / FOUND, _noted(config, problem, found, earlier))
+        write_json(scratch / FOUND, checked(_noted(config, problem, found, earlier)))
         return evaluator.made(found.best.policy)
 
 

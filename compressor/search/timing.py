@@ -14,20 +14,24 @@ from scipy.optimize import nnls
 
 from compressor.arch import Bits, Quantization
 from compressor.calibration import calibrate_weights
-from compressor.codec import CodecError, decode, read_json
+from compressor.checked import checked, read_checked
+from compressor.codec import decode
 from compressor.compute import on_threads
 from compressor.config.deploy import Engine
 from compressor.deploy.engines import installed, open_stage
 from compressor.deploy.graph import stages_of
 from compressor.deploy.nodes import FEATURES, IMAGES, OUTPUT, Graph, Grid, Kind, Round, Value
 from compressor.deploy.nodes import Layer as Node
-from compressor.errors import StoreError
+from compressor.errors import CompressorError, StoreError
 from compressor.folders import write_json
 from compressor.layers import Act
 from compressor.model import Model
 from compressor.phases.joint import assigned
 from compressor.search.latency import Table, Timing
 from compressor.search.space import EDGE, Layer, Space
+
+SCHEMA = 1
+"""The version of a table's file; earlier ones said none, and had no check."""
 
 SHARES = (0.0, 0.3, 0.55, 0.8, 1.0)
 """Shares of a layer's channels that it is timed at, on each side; 0 is one channel.
@@ -77,14 +81,26 @@ def latency_of(model: Model, space: Space, path: Path) -> LatencyRecord:
         StoreError: the file is no table of this network.
     """
     if not path.exists():
-        write_json(path, measured(model, space))
-    try:
-        record = decode(LatencyRecord, read_json(path), "")
-    except CodecError as error:
-        raise StoreError(f"{path}: {error}; remove it to time the layers again") from None
+        write_json(path, checked(measured(model, space), SCHEMA))
+    record = read_latency(path)
     if record.table.layers.keys() != {layer.name for layer in space.layers}:
         raise StoreError(f"{path}: has the layers of another network; remove it to time the layers again")
     return record
+
+
+def read_latency(path: Path) -> LatencyRecord:
+    """Return the timings of a file.
+
+    Raises:
+        StoreError: the file is gone, cut, changed or of another program.
+    """
+    try:
+        said = read_checked(path, "table of layers' times", SCHEMA, earlier=(None,))
+        said.pop("schema", None)
+        return decode(LatencyRecord, said)
+    except CompressorError as error:
+        text = str(error).removeprefix(f"{path}: ")
+        raise StoreError(f"{path}: {text}; remove it to time the layers again") from None
 
 
 def runtime() -> Engine:

@@ -4,14 +4,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from compressor.codec import canonical, decode, digest, encode, read_json
+from compressor.checked import read_lines
+from compressor.codec import canonical, digest, encode
 from compressor.config import RunConfig
 from compressor.config.execution import ExecutionConfig
 from compressor.config.search import SearchConfig
 from compressor.data.types import Data
 from compressor.environment import environment_of
-from compressor.errors import ConfigError, StoreError, UnfinishedError
-from compressor.folders import CANDIDATES, FOUND, METRICS, disk, read_metrics, read_record, verify_file
+from compressor.errors import CompressorError, ConfigError, StoreError, UnfinishedError
+from compressor.folders import CANDIDATES, FOUND, LIMITS, disk, proved_metrics
 from compressor.model import fresh, load
 from compressor.pipeline import Source, Step
 from compressor.records import Metrics
@@ -19,7 +20,7 @@ from compressor.search.budget import Limits
 from compressor.search.found import read_found
 from compressor.search.space import Space
 from compressor.search.step import timed
-from compressor.search.timing import LatencyRecord
+from compressor.search.timing import read_latency
 from compressor.search.types import Agent
 from compressor.store import Store
 from compressor.studies.board import USABLE, Outcome, State, Watch
@@ -111,7 +112,7 @@ def study(
 
 
 def _timings(path: Path) -> Timings:
-    record = decode(LatencyRecord, read_json(path), str(path))
+    record = read_latency(path)
     return Timings(record.engine, record.error)
 
 
@@ -126,10 +127,9 @@ def _trial(hunt: Hunt, chain: Sequence[Source], store: Store) -> Trial:
 
 def _metrics(folder: Path) -> Metrics:
     try:
-        verify_file(folder / METRICS, read_record(folder))
-    except StoreError as error:
+        return proved_metrics(folder)
+    except CompressorError as error:
         raise StoreError(f"{error}; remove {folder} and the step is run again") from None
-    return read_metrics(folder)
 
 
 def _baselines(trials: Sequence[Trial], plan: Plan, store: Store) -> list[Baseline]:
@@ -148,6 +148,6 @@ def write_candidates(plan: Plan, store: Store, path: Path) -> None:
     with disk(path), path.open("w", encoding="utf-8") as file:
         for hunt in plan.hunts:
             log = store.folder(hunt.step.key) / CANDIDATES
-            for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
-                said = {"agent": hunt.agent.value, "seed": hunt.seed} | json.loads(line)
+            for line in read_lines(log, LIMITS[CANDIDATES])[0]:
+                said = {"agent": hunt.agent.value, "seed": hunt.seed} | line
                 file.write(json.dumps(said) + "\n")

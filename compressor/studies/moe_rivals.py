@@ -12,7 +12,7 @@ from compressor.arch import Routing, Rule, Unit
 from compressor.compute import threads
 from compressor.config import RuntimeConfig
 from compressor.data.types import Data, Split
-from compressor.folders import METRICS, read_metrics, read_record, verify_file
+from compressor.folders import proved_metrics
 from compressor.measure import measure
 from compressor.mixture import Mixture, MixtureCosts, Survey, asked, at_budget, costs, decide, mix, oracle, survey
 from compressor.model import load
@@ -85,8 +85,7 @@ def known(source: Source, folder: Path, data: Data, runtime: RuntimeConfig) -> K
     """Take a model with its stored metrics, or measure one that was given and has none of these images."""
     record = source.record if isinstance(source, Given) else None
     if isinstance(source, Step) or (record and record.data == data.fingerprint):
-        verify_file(folder / METRICS, read_record(folder))
-        return Known(source.key, folder, read_metrics(folder).after)
+        return Known(source.key, folder, proved_metrics(folder).after)
     return Known(source.key, folder, measure(load(folder), data, runtime))
 
 

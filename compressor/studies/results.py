@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from compressor.errors import StoreError
-from compressor.folders import METRICS, read_metrics, read_record, verify_file
+from compressor.errors import CompressorError, StoreError
+from compressor.folders import proved_metrics
 from compressor.records import Metrics, Quality
 from compressor.store import Store
 from compressor.studies.board import USABLE, Outcome
@@ -53,10 +53,9 @@ def _usable(outcomes: Mapping[str, Outcome], key: str) -> bool:
 def _metrics(store: Store, key: str) -> Metrics:
     folder = store.folder(key)
     try:
-        verify_file(folder / METRICS, read_record(folder))
-    except StoreError as error:
+        return proved_metrics(folder)
+    except CompressorError as error:
         raise StoreError(f"{error}; remove {folder} and the step is run again") from None
-    return read_metrics(folder)
 
 
 def _result(trial: Trial, keys: tuple[str, ...], metrics: Metrics) -> Result:
