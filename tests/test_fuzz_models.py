@@ -15,7 +15,7 @@ from tempfile import mkdtemp
 
 import deployed
 import mixtures
-import mutations
+import mutated
 import numpy as np
 import pytest
 import samples
@@ -185,9 +185,9 @@ def fuzz(target: Target, seed: int, folder: Path, count: int) -> list[str]:
         path = folder / name
         content = path.read_bytes()
         if source.random() < 0.1:
-            mutations.replace_by_oddity(path, source)
+            mutated.replace_by_oddity(path, source)
         else:
-            change = mutations.changed_json if name.endswith(".json") else mutations.changed
+            change = mutated.changed_json if name.endswith(".json") else mutated.changed
             path.write_bytes(change(content, source))
         try:
             found = outcome(target, folder)
