@@ -14,6 +14,7 @@ from pathlib import Path
 from compressor.config import RunConfig
 from compressor.errors import CompressorError, ConfigError, Interrupted
 from compressor.interrupts import arrived
+from compressor.lines import line
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def complain(error: CompressorError) -> int:
 
 def say(message: str) -> None:
     """Print one line to stderr."""
-    sys.stderr.write(f"compressor: {' '.join(message.split())}\n")
+    sys.stderr.write(f"compressor: {line(message)}\n")
 
 
 def _interrupted(signal: int) -> int:
