@@ -161,7 +161,9 @@ def complain(error: CompressorError) -> int:
 
 def say(message: str) -> None:
     """Print one line to stderr."""
-    process.tell(f"compressor: {' '.join(message.split())}")
+    from compressor.lines import line
+
+    process.tell(f"compressor: {line(message)}")
 
 
 SAVED = "interrupted; what is done is saved, and the same command goes on from there"

@@ -12,22 +12,25 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.utils import get_args_parser  # the options that hydra.main will read, so that errors are ours
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from compressor import interrupts
+from compressor import foreign, interrupts, sweeping
 from compressor.cli import COMMANDS, complain, silence
 from compressor.codec import decode
 from compressor.config import RunConfig
 from compressor.errors import CompressorError, ConfigError
 from compressor.folders import RUNS, disk
 from compressor.mending import mended
+from compressor.overrides import at_home, kept, numbers_as_text
 from compressor.phase import parse_order
-from compressor.process import at_home
 from compressor.studies.orders import check
 
 REFUSED = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
@@ -89,16 +92,7 @@ def arranged(name: str, words: Sequence[str]) -> list[str]:
 def _at_home(word: str) -> str:
     """Expand the `~/` that a setting begins with: Hydra makes run directories before settings are decoded."""
     key, equals, value = word.partition("=")
-    return f"{key}{equals}{_expanded(value)}"
-
-
-def _expanded(value: Any) -> Any:
-    """Expand `~/` at the beginning of every text in plain values; no setting but a path begins so."""
-    if isinstance(value, dict):
-        return {key: _expanded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_expanded(item) for item in value]
-    return at_home(value) if isinstance(value, str) and value.startswith("~/") else value
+    return f"{key}{equals}{at_home(value)}"
 
 
 def _refuse(message: str) -> NoReturn:
@@ -108,17 +102,69 @@ def _refuse(message: str) -> NoReturn:
 @contextmanager
 def _hydra_reads(words: Sequence[str]) -> Iterator[None]:
     """Give Hydra its command line, and have it raise what it would print."""
-    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    argv = sys.argv
     sys.argv = ["compressor", *words]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        with _environment(HYDRA_FULL_ERROR="1", PYTHONSAFEPATH="1"), _looked_at():
+            yield
+    finally:
+        sys.argv = argv
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set variables for this process and those it starts, which look for modules in the working folder otherwise."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
-        sys.argv = argv
-        if full is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = full
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _looked_at() -> Iterator[None]:
+    """Look at all words before Hydra parses them, and at all it composed before it uses that."""
+    parse, load, find = (
+        OverridesParser.parse_overrides,
+        ConfigLoaderImpl.load_configuration,
+        ConfigRepository.initialize_sources,
+    )
+
+    def parsed(self: Any, overrides: list[str]) -> Any:
+        return parse(self, [kept(word) for word in overrides])
+
+    def loaded(*arguments: Any, **named: Any) -> DictConfig:
+        config = load(*arguments, **named)
+        foreign.check(config)
+        return config
+
+    def found(self: Any, config_search_path: Any) -> None:
+        for place in config_search_path.get_path():
+            foreign.check_source(place.path)
+        find(self, config_search_path)
+
+    with (
+        patched(OverridesParser, "parse_overrides", parsed),
+        patched(ConfigLoaderImpl, "load_configuration", loaded),
+        patched(ConfigRepository, "initialize_sources", found),
+    ):
+        yield
+
+
+@contextmanager
+def patched(cls: type, name: str, function: Any) -> Iterator[None]:
+    """Have a class use another function for a while."""
+    before = getattr(cls, name)
+    setattr(cls, name, function)
+    try:
+        yield
+    finally:
+        setattr(cls, name, before)
 
 
 def _line(error: Exception) -> str:
@@ -132,7 +178,9 @@ def _line(error: Exception) -> str:
 def decoded(composed: DictConfig) -> RunConfig:
     """Turn what Hydra composed into the settings of a command; a bad one is an error that names it, `~/` is home."""
     ours = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    config = decode(RunConfig, _expanded(OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)))
+    written = OmegaConf.to_container(ours, resolve=False)
+    values = OmegaConf.to_container(ours, resolve=True, throw_on_missing=True)
+    config = decode(RunConfig, at_home(numbers_as_text(written, values)))
     parse_order(config.order)
     check(config)
     return config
@@ -142,20 +190,19 @@ def _job(name: str, composed: DictConfig) -> None:
     """Run one job: the only one, whose errors end the command, or one of a sweep, whose errors are noted."""
     interrupts.install()
     setting = HydraConfig.get()
+    sweeping.go_where_typed(setting)
     folder = Path(setting.runtime.output_dir)
     if setting.mode is not RunMode.MULTIRUN:
         if code := _attempt(name, composed, folder)[0]:
             sys.exit(code)
         return
-    from compressor.report.sweep import note_outcome
-
     began = time.monotonic()
     try:
         code, error = _attempt(name, composed, folder)
     except Exception as bug:  # noqa: BLE001 - the other jobs go on
         traceback.print_exc()
         code, error = 1, f"{type(bug).__name__}: {bug}"
-    note_outcome(folder, setting.job.num, tuple(setting.overrides.task), code, error, time.monotonic() - began)
+    sweeping.note(setting, code, error, time.monotonic() - began)
 
 
 def _attempt(name: str, composed: DictConfig, folder: Path) -> tuple[int, str | None]:
@@ -180,6 +227,16 @@ def _settings(name: str, composed: DictConfig) -> RunConfig:
     return config if command.order is None else replace(config, order=command.order)
 
 
+def _connect(config: DictConfig) -> None:
+    """Start or join Ray where that is the launcher, which would take SIGTERM and cannot join a cluster."""
+    if not config.hydra.launcher["_target_"].endswith(".RayLauncher"):
+        return
+    from compressor.studies.ray_execution import connect
+
+    settings: Any = OmegaConf.to_container(config.hydra.launcher.ray.init, resolve=True)
+    connect(cache=OmegaConf.select(config, "runtime.data_cache"), **settings)
+
+
 class Callbacks:
     """What Hydra calls around runs and sweeps; named in configs/run.yaml."""
 
@@ -191,14 +248,12 @@ class Callbacks:
             sys.exit(complain(error))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Start or join Ray where its launcher would, which takes SIGTERM and cannot join a cluster."""
-        if not config.hydra.launcher["_target_"].endswith(".RayLauncher"):
-            return
-        from compressor.studies.ray_execution import connect
-
-        settings: Any = OmegaConf.to_container(config.hydra.launcher.ray.init, resolve=True)
+        """Tell the jobs where their sweep is, and start or join Ray where they run there."""
         try:
-            connect(cache=OmegaConf.select(config, "runtime.data_cache"), **settings)
+            sweeping.begin(config)
+            _connect(config)
+        except OmegaConfBaseException as error:
+            sys.exit(complain(ConfigError(mended(error))))
         except CompressorError as error:
             sys.exit(complain(error))
 

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, get_args, get_type_hints
 
 from compressor.config import RunConfig
+from compressor.overrides import advice
 
 GROUPS = ("dataset", "architecture", "fit", "compression", "experiment")
 WAITING = {"checkpoint": "the model folder to start from, such as checkpoint=outputs/NAME/TIME/02-prune"}
@@ -38,10 +39,14 @@ def mended(error: Exception) -> str:
     if hasattr(error, "missing_cfg_file"):
         return _missing(text, getattr(error, "options", None))
     if (override := getattr(error, "override", None)) is not None:
+        if (typed := advice(override)) is not None:
+            return f"{override}: text with special characters needs quotes; type {typed}"
         return f"{override!r} is no setting; write key=value, such as prune.ratio=0.5, and quote special characters"
     if match := re.match(r"Could not override '(.+?)'", text):
         return _unknown(match[1])
     if match := re.match(r"Ambiguous value for argument '(.+)'", text):
+        if (typed := advice(match[1])) is not None:
+            return f"{match[1]}: several values need -m, which tries each; one text with commas is typed {typed}"
         return f"{match[1]}: several values need -m, which tries each; a list needs brackets, as in key=[a,b]"
     if match := re.match(r"(\S+) appears more than once|Multiple values for (\S+?)\.", text):
         name = match[1] or match[2]
@@ -60,7 +65,11 @@ def _plain(error: Exception, text: str) -> str:
         return f"{key or 'settings'}: refers to itself; fit=inherit is for phases, as in fit@prune.fit=inherit"
     if cause is not None and type(cause) is not type(error) and "full_key" in text and not key:
         first = f"{first} ({str(cause).splitlines()[0]})"
-    return f"{key}: {first}" if key and key not in first else first
+    if key == "hydra.runtime.output_dir":
+        return "runs: a folder whose name holds ${ cannot hold runs, as Hydra reads it as a reference; give another"
+    if key and first.startswith("Interpolation key"):
+        first = f"{first}; ${{ refers to another setting, and as text is typed \\${{, as in '{key}=\"a\\${{b}}\"'"
+    return f"{key}: {first}" if key and not first.startswith(f"{key}:") else first
 
 
 def _missing(text: str, options: Sequence[str] | None) -> str:

@@ -29,6 +29,7 @@ from compressor.data.blocks import CHECKED_WHOLE, Blocks, block_digests
 from compressor.data.identity import content_digests
 from compressor.data.sources import Chunk, Reading, Source
 from compressor.errors import DataError
+from compressor.naming import printable
 from compressor.progress import Advance, silent
 
 SCHEMA = 2
@@ -311,7 +312,7 @@ def _bar(show: bool, title: str, total: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(printable(title), total=total)
         yield lambda units, _remark: bar.advance(task, units)

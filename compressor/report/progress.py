@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from compressor.lines import line as shown
+from compressor.naming import printable
 from compressor.process import tell
 from compressor.progress import Advance, Progress, silent
+from compressor.report.text import console
 
 EVERY = 10.0
 """Seconds between plain lines."""
@@ -20,25 +23,25 @@ def progress_of(enabled: bool) -> Progress:
     """Choose how to show progress, on stderr: nothing, one bar at a time, or plain lines where no bar can stand."""
     if not enabled:
         return silent
-    console = Console(stderr=True)
+    shown = console(stderr=True)
     alone = current_process().name == "MainProcess"  # the bars of several processes would overwrite each other
-    return _bars(console) if console.is_terminal and alone else lines
+    return _bars(shown) if shown.is_terminal and alone else lines
 
 
-def _bars(console: Console) -> Progress:
+def _bars(shown_on: Console) -> Progress:
     @contextmanager
     def bar(title: str, total: int) -> Iterator[Advance]:
         columns = (
-            TextColumn("{task.description:9}"),
+            TextColumn("{task.description:9}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[remark]}"),
+            TextColumn("{task.fields[remark]}", markup=False),
         )
-        with RichProgress(*columns, console=console, transient=True) as shown:
-            task = shown.add_task(title, total=total, remark="")
-            yield lambda units, remark: shown.update(task, advance=units, remark=remark)
+        with RichProgress(*columns, console=shown_on, transient=True) as shown:
+            task = shown.add_task(printable(title), total=total, remark="")
+            yield lambda units, remark: shown.update(task, advance=units, remark=printable(remark))
 
     return bar
 
@@ -68,4 +71,4 @@ def lines(title: str, total: int, now: Callable[[], float] = time.monotonic) -> 
 
 
 def _say(line: str) -> None:
-    tell(line.rstrip(", "))
+    tell(shown(line.rstrip(", ")))

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from compressor.lines import write
 from compressor.report.progress import EVERY
+from compressor.report.text import console
 from compressor.studies.board import Tally, Watch
 
 
@@ -39,11 +41,11 @@ def duration(seconds: float) -> str:
 @contextmanager
 def followed(enabled: bool) -> Iterator[Watch]:
     """Show a study while it runs; the given function hears how far it is."""
-    console = Console(stderr=True)
+    shown = console(stderr=True)
     if not enabled:
         yield lambda tally: None
-    elif console.is_terminal:
-        with _bar(console) as watch:
+    elif shown.is_terminal:
+        with _bar(shown) as watch:
             yield watch
     else:
         with lines() as watch:
@@ -51,15 +53,15 @@ def followed(enabled: bool) -> Iterator[Watch]:
 
 
 @contextmanager
-def _bar(console: Console) -> Iterator[Watch]:
+def _bar(shown_on: Console) -> Iterator[Watch]:
     columns = (
         TextColumn("study"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns, console=console, transient=True) as shown:
+    with Progress(*columns, console=shown_on, transient=True) as shown:
         task = shown.add_task("", total=None)
         yield lambda tally: shown.update(task, total=tally.total, completed=tally.ended, description=text_of(tally))
 
@@ -82,5 +84,4 @@ def lines(now: Callable[[], float] = time.monotonic) -> Iterator[Watch]:
 
 
 def _say(tally: Tally) -> None:
-    sys.stderr.write(f"study: {tally.ended}/{tally.total}, {text_of(tally)}".rstrip(", ") + "\n")
-    sys.stderr.flush()
+    write(sys.stderr, f"study: {tally.ended}/{tally.total}, {text_of(tally)}".rstrip(", "))

@@ -1,4 +1,7 @@
-"""What a sweep's jobs came to: each job notes its end in its folder, so that one table can be made of all processes."""
+"""What a sweep's jobs came to: each notes its end in the sweep's folder, so that one table can be made of all.
+
+A job's own folder may be anywhere, as its values may be part of the folder's name.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +16,9 @@ from compressor.report.tables import empty
 from compressor.report.text import console, headline, ratio, score_of
 from compressor.runs import RUN, RunNote, read_run
 
-JOB, SWEEP = "job.json", "sweep.json"
+JOBS, SWEEP = "jobs", "sweep.json"
 SCHEMA = 1
-"""The version of job.json; earlier ones said none, and had no check."""
+"""The version of a job's note."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class Outcome:
     """How one job ended. `code`: 0, 2 (bad input) or 1 (a defect); `seconds`: of this job, waiting included."""
 
     number: int
+    folder: str
     overrides: tuple[str, ...]
     code: int
     error: str | None
@@ -44,17 +48,23 @@ class Job:
         return sum(not step.stored for step in self.run.steps) if self.run else 0
 
 
-def note_outcome(
-    folder: Path, number: int, overrides: tuple[str, ...], code: int, error: str | None, seconds: float
-) -> None:
-    """Write how a job ended into its folder."""
-    with disk(folder, RUNS):
-        write_json(folder / JOB, checked(Outcome(number, overrides, code, error, seconds), SCHEMA))
+def clear(sweep: Path) -> None:
+    """Forget the jobs of a sweep that wrote into the same folder before."""
+    with disk(sweep, RUNS):
+        for note in (sweep / JOBS).glob("*.json"):
+            note.unlink()
+
+
+def note_outcome(sweep: Path, outcome: Outcome) -> None:
+    """Write how a job ended into the sweep's folder."""
+    with disk(sweep, RUNS):
+        (sweep / JOBS).mkdir(parents=True, exist_ok=True)
+        write_json(sweep / JOBS / f"{outcome.number}.json", checked(outcome, SCHEMA))
 
 
 def report_sweep(folder: Path) -> int:
-    """Show the sweep of a folder in one table, write it as sweep.json, and give the exit code for all its jobs."""
-    jobs = [_job(path) for path in folder.rglob(JOB)]
+    """Show the sweep of a folder in one table, write it as sweep.json, and return the exit code for all its jobs."""
+    jobs = [_job(path) for path in (folder / JOBS).glob("*.json")]
     jobs.sort(key=lambda job: job.outcome.number)
     if any(job.run or job.outcome.code for job in jobs):
         shown = console()
@@ -67,12 +77,13 @@ def report_sweep(folder: Path) -> int:
 
 
 def _job(path: Path) -> Job:
-    folder = path.parent
+    said = read_checked(path, "job", SCHEMA)
+    said.pop("schema", None)
+    outcome = decode(Outcome, said, str(path))
+    folder = Path(outcome.folder)
     run = read_run(folder) if (folder / RUN).exists() else None
     metrics = proved_metrics(folder / run.steps[-1].folder) if run and run.steps else None
-    said = read_checked(path, "job", SCHEMA, earlier=(None,))
-    said.pop("schema", None)
-    return Job(decode(Outcome, said, str(path)), str(folder), run, metrics)
+    return Job(outcome, outcome.folder, run, metrics)
 
 
 def _table(jobs: list[Job]) -> Table:

@@ -1,9 +1,13 @@
 """Numbers as people read them, and the console that shows tables."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
+from rich.segment import Segment
 
+from compressor.naming import printable
 from compressor.records import Quality, Value
 
 WIDTH = 118
@@ -15,11 +19,46 @@ HUGE = 10_000
 """From here on a score is written with an exponent: it went wrong anyhow."""
 
 
-def console() -> Console:
-    """Give the console of stdout: as wide as the terminal, or of a fixed width in files and pipes."""
-    shown = Console(highlight=False)
-    shown.width = max(NARROWEST, shown.width) if shown.is_terminal else WIDTH
+def console(*, stderr: bool = False) -> Console:
+    """Return the console of stdout: as wide as the terminal, or of a fixed width in files and pipes; or of stderr.
+
+    It shows words as they are: brackets and colons are no markup, and what a terminal would obey is written out.
+    """
+    shown = Console(highlight=False, markup=False, emoji=False, stderr=stderr)
+    shown.push_render_hook(_Printable())
+    if not stderr:
+        shown.width = max(NARROWEST, shown.width) if shown.is_terminal else WIDTH
     return shown
+
+
+class _Printable(RenderHook):
+    """What rich calls with everything that it is about to print."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Shown(renderable) for renderable in renderables]
+
+
+class _Shown:
+    """What is shown with its text made printable; the styles and movements of rich itself stay."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self.renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from _printable(console.render(self.renderable, options))
+
+
+def _printable(segments: Iterable[Segment]) -> Iterable[Segment]:
+    for segment in segments:
+        if segment.control or segment.text == "\n":
+            yield segment
+        else:
+            text = "".join(map(_part, re.split("(\n)", segment.text)))
+            yield Segment(text, segment.style)
+
+
+def _part(text: str) -> str:
+    return text if text == "\n" else printable(text)
 
 
 def compact(number: float, unit: str = "") -> str:
