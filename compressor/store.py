@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +35,9 @@ from compressor.folders import (
 from compressor.records import Record
 
 __all__ = ["Store", "digest_of", "read_metrics", "read_record"]
+
+REMOVERS = 8
+"""Folders that are deleted at a time."""
 
 log = logging.getLogger(__name__)
 
@@ -155,9 +159,10 @@ class Store:
         return used
 
     def _busy(self, path: Path) -> bool:
-        lock = FileLock(self.root / ".locks" / f"{_key(path)}.lock")
-        if not Path(lock.lock_file).exists():
+        place = self.root / ".locks" / f"{_key(path)}.lock"
+        if not place.exists():
             return False
+        lock = FileLock(place)
         with disk(self.root, STORE):
             try:
                 lock.acquire(timeout=0)
@@ -167,13 +172,23 @@ class Store:
         return False
 
     def remove(self, paths: Iterable[Path]) -> None:
-        """Delete folders that `unreferenced` listed. A finished step first stops being one, by a rename."""
+        """Delete folders that `unreferenced` listed, several at a time, as a disk may take its time for each."""
+        paths = tuple(paths)
         for path in paths:
             if path.parent != self.root or path.name == ".locks":
                 raise StoreError(f"{path}: is no step of the store {self.root}; only its own folders are removed")
-            with self.lock(_key(path)), disk(path, STORE):
-                gone = path if path.name.startswith(".") else path.rename(self.root / f".removed-{path.name}")
-                shutil.rmtree(gone)
+        pool = ThreadPoolExecutor(REMOVERS)
+        try:
+            for _ in pool.map(self._remove, paths):
+                pass
+        finally:  # after an error or a signal the others stay
+            pool.shutdown(cancel_futures=True)
+
+    def _remove(self, path: Path) -> None:
+        """Delete a folder; a finished step first stops being one, by a rename."""
+        with self.lock(_key(path)), disk(path, STORE):
+            gone = path if path.name.startswith(".") else path.rename(self.root / f".removed-{path.name}")
+            shutil.rmtree(gone)
 
 
 def _key(path: Path) -> str:
