@@ -25,6 +25,7 @@ from compressor.codec import decode
 from compressor.config import RunConfig
 from compressor.errors import CompressorError, ConfigError
 from compressor.folders import RUNS, disk
+from compressor.memory import is_shortage, shortage
 from compressor.mending import mended
 from compressor.phase import parse_order
 from compressor.process import at_home
@@ -166,6 +167,11 @@ def _attempt(name: str, composed: DictConfig, folder: Path) -> tuple[int, str | 
         return complain(error), str(error)
     except BrokenPipeError:  # Hydra would call it an error
         return silence(), None
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        told = shortage(error, name)
+        return complain(told), str(told)
     return 0, None
 
 

@@ -18,6 +18,7 @@ from compressor.errors import ModelError
 from compressor.files import write_shared
 from compressor.folders import ARCH, FORMAT, WEIGHTS, digest_of, read_arch
 from compressor.layers import axes_of
+from compressor.memory import pass_on
 from compressor.network import Network, build
 
 
@@ -142,6 +143,7 @@ def _shapes(path: Path, form: str) -> dict[str, list[int]]:
     except FileNotFoundError:
         raise ModelError(f"{path}: is missing; a model is {form} and {WEIGHTS}") from None
     except (SafetensorError, OSError) as error:
+        pass_on(error)
         raise ModelError(f"{path}: is cut, changed or not a safetensors file ({error})") from None
 
 

@@ -24,6 +24,7 @@ from compressor.codec import CodecError, canonical, decode, digest, digest_file,
 from compressor.config import DatasetConfig, RuntimeConfig
 from compressor.data.sources import Chunk, Reading, Source
 from compressor.errors import DataError
+from compressor.memory import pass_on
 from compressor.progress import Advance, silent
 
 SCHEMA = 1
@@ -85,6 +86,7 @@ def ready(source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> Cach
                 _make(root, key, source, config, runtime)
                 found = _open(root / key, config.skip_unreadable)
     except OSError as error:
+        pass_on(error)
         place = Path(error.filename or root)
         why = "is a link that leads nowhere" if place.is_symlink() and not place.exists() else error.strerror or error
         raise DataError(f"{place}: {why}; runtime.data_cache names another folder") from None
@@ -118,7 +120,8 @@ def _open(folder: Path, skip_unreadable: bool) -> Cached | None:
             return None
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray)
         targets, moments = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("targets", "moments"))
-    except (OSError, ValueError, CodecError):
+    except (OSError, ValueError, CodecError) as error:
+        pass_on(error)
         return None
     some = np.linspace(0, len(images) - 1, SAMPLES, dtype=np.int64)
     if not len(images) == len(targets) == len(moments) or not np.array_equal(_moments(images[some]), moments[some]):

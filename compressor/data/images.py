@@ -135,6 +135,8 @@ def _decode_all(job: Job) -> Decoded:
     for position, path in enumerate(paths):
         try:
             images.append(decode(path, size, channels))
+        except MemoryError:  # the image may be whole
+            raise
         except Exception as error:  # noqa: BLE001 - a hostile file can make a decoder raise anything
             reasons[position] = _reason(error)
     return np.array(images, np.uint8).reshape(len(images), channels, size, size), reasons
