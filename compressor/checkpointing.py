@@ -15,6 +15,7 @@ from torch import Tensor
 from compressor import history
 from compressor.codec import decode, digest
 from compressor.files import open_regular, write_shared
+from compressor.memory import pass_on
 
 if TYPE_CHECKING:
     from compressor.training import Fitting
@@ -49,6 +50,7 @@ def restore(fitting: "Fitting") -> None:
             where = decode(type(fitting.place), json.loads(place))
             _check(fitting, tensors)
         except (SafetensorError, ValueError, OSError) as error:
+            pass_on(error)  # what was trained so far is whole
             log.warning("%s: cannot be resumed (%s); the step starts afresh", path, error)
         else:
             _load(fitting, tensors)

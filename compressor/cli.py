@@ -109,6 +109,10 @@ def _ended(words: list[str]) -> int:
             return _interrupted(number)
         if isinstance(error, CompressorError):
             return complain(error)
+        from compressor.memory import is_shortage, shortage
+
+        if is_shortage(error):
+            return complain(shortage(error))
         if isinstance(error, OSError) and (refusal := process.refusal()) is not None:
             return complain(_unwritable(refusal))
         raise

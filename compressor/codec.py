@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from compressor.decoders import Misfit, decoder_of
 from compressor.errors import ConfigError
 from compressor.files import JSON_LIMIT, open_regular, read_text
 
@@ -60,7 +61,10 @@ def _written(cls: type) -> tuple[tuple[str, bool], ...]:
 
 def decode(cls: type[T], data: Any, where: str = "") -> T:
     """Build `cls` from plain JSON values; unknown, missing and mistyped fields are errors that name their path."""
-    return _decode(cls, data, where)
+    try:
+        return decoder_of(cls)(data)
+    except (Misfit, ConfigError):  # said below, with its place
+        return _decode(cls, data, where)
 
 
 def read_json(path: Path) -> Any:

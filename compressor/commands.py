@@ -14,7 +14,7 @@ from compressor.data import load_data
 from compressor.data.summary import summary
 from compressor.data.types import Data
 from compressor.errors import ConfigError, ModelError
-from compressor.folders import CANDIDATES, MIXTURE, RUNS, disk, form_of, read_metrics, write_json
+from compressor.folders import CANDIDATES, MIXTURE, RUNS, STORE, disk, form_of, read_metrics, write_json
 from compressor.pipeline import Bench, Step, run, with_bytes
 from compressor.planning import fitting, plan
 from compressor.records import Measurement
@@ -225,9 +225,11 @@ def predict(config: RunConfig, folder: Path) -> None:
 def list_runs(config: RunConfig, folder: Path) -> None:
     """Show the runs below `runs` and their phases, from their records."""
     paths = find_runs(Path(config.runs), besides=Path(config.store))
-    found = [(str(_short(path)), *results_of(path)) for path in paths]
     shown = console()
-    shown.print(tables.runs_table(found) if found else f"no runs in {config.runs}", soft_wrap=not found)
+    if not paths:
+        shown.print(f"no runs in {config.runs}", soft_wrap=True)
+        return
+    shown.print(tables.runs_table((str(_short(path)), *results_of(path)) for path in paths))
 
 
 def clean(config: RunConfig, folder: Path) -> None:
@@ -241,7 +243,8 @@ def _clean(config: RunConfig, store: Store) -> None:
     shown = console()
     used = [key for path in find_runs(Path(config.runs), besides=store.root) for key in keys_of(path)]
     paths = store.unreferenced(used)
-    sizes = {path: bytes_of(path) for path in paths}
+    with disk(store.root, STORE):
+        sizes = {path: bytes_of(path) for path in paths}
     if paths:
         shown.print(tables.folders_table(sizes))
     total = f"{len(paths)} folders, {compact(sum(sizes.values()), 'B')}"

@@ -28,6 +28,7 @@ from compressor.codec import decode
 from compressor.config import RunConfig
 from compressor.errors import CompressorError, ConfigError
 from compressor.folders import RUNS, disk
+from compressor.memory import is_shortage, shortage
 from compressor.mending import mended
 from compressor.overrides import at_home, kept, numbers_as_text
 from compressor.phase import parse_order
@@ -213,6 +214,11 @@ def _attempt(name: str, composed: DictConfig, folder: Path) -> tuple[int, str | 
         return complain(error), str(error)
     except BrokenPipeError:  # Hydra would call it an error
         return silence(), None
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        told = shortage(error, name)
+        return complain(told), str(told)
     return 0, None
 
 

@@ -27,6 +27,10 @@ class ModelError(CompressorError):
     """A model cannot be read, rebuilt or fitted to what is asked of it."""
 
 
+class ShortageError(CompressorError):
+    """There is too little memory for what was asked."""
+
+
 class StoreError(CompressorError):
     """The store or a run directory cannot be read or written, or its files are not what their record says."""
 

@@ -18,6 +18,7 @@ from compressor.checked import read_checked
 from compressor.codec import CodecError, canonical, decode, digest, digest_file, encode, read_json
 from compressor.errors import CompressorError, ConfigError, ModelError, StoreError
 from compressor.files import JSON_LIMIT, open_regular
+from compressor.memory import pass_on
 from compressor.records import RECORD_SCHEMA, SCHEMA, Metrics, Record
 
 T = TypeVar("T")
@@ -59,9 +60,11 @@ def disk(where: Path, setting: str | None = None) -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output went away, which is no fault of the disk
         raise
     except OSError as error:
+        pass_on(error)
         place = error.filename or where
         raise StoreError(refused(place, error.errno, error.strerror or str(error), setting)) from None
     except SafetensorError as error:  # it is no OSError, and states the system's number in its text only
+        pass_on(error)
         if (found := re.search(r"os error (\d+)", str(error))) is None:
             raise
         number = int(found[1])

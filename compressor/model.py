@@ -19,6 +19,7 @@ from compressor.files import open_regular, write_shared
 from compressor.folders import ARCH, FORMAT, WEIGHTS, digest_of, read_arch
 from compressor.images import refuse_images
 from compressor.layers import axes_of
+from compressor.memory import pass_on
 from compressor.network import Network, build
 
 MOST_EXTRA = 2**20
@@ -166,6 +167,7 @@ def _shapes(path: Path) -> dict[str, list[int]]:
         with safe_open(path, "pt") as file:
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
+        pass_on(error)
         raise ModelError(f"{path}: is cut, changed or not a safetensors file ({error})") from None
 
 

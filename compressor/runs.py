@@ -1,7 +1,8 @@
 """A run: one command's named folder with a folder of each finished phase, whole without the store, and a note."""
 
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,15 +90,39 @@ def _key_in(place: Path, otherwise: str | None) -> str | None:
         return otherwise
 
 
-def find_runs(root: Path, besides: Path) -> Iterator[Path]:
-    """Find the run directories below a folder, oldest name first, besides the store."""
+def find_runs(root: Path, besides: Path) -> tuple[Path, ...]:
+    """List the run directories below a folder, oldest name first, besides the store.
+
+    A folder that cannot be looked into is listed as one, whose note cannot be read: nobody knows what it refers to.
+    """
     with disk(root, RUNS):
         if not root.is_dir():
-            return
-        notes = sorted(root.rglob(RUN))
-    for path in notes:
-        if not path.resolve().is_relative_to(besides.resolve()):
-            yield path.parent
+            return ()
+        start, store = os.path.realpath(root), os.path.realpath(besides)
+        if Path(start).is_relative_to(store):
+            return ()
+        found = _runs_below(start, store)
+    return tuple(sorted(root / os.path.relpath(path, start) for path in found))
+
+
+def _runs_below(start: str, store: str) -> list[str]:
+    """Walk as `find_runs` does, on text, as there may be tens of thousands of folders; links are not followed."""
+    found = []
+    pending = [start]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name == RUN:
+                        found.append(folder)
+                    if entry.is_dir(follow_symlinks=False) and entry.path != store:
+                        pending.append(entry.path)
+        except PermissionError:
+            if folder == start:
+                raise
+            found.append(folder)
+    return found
 
 
 def keys_of(folder: Path) -> tuple[str, ...]:

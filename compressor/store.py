@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,6 +39,8 @@ __all__ = ["Store", "digest_of", "read_metrics", "read_record"]
 
 STEP = re.compile(rf"(\.(draft|removed)-)?{KEY.pattern}")
 """What a store's own folders are called: finished steps, drafts, and what is being removed."""
+REMOVERS = 8
+"""Folders that are deleted at a time."""
 
 log = logging.getLogger(__name__)
 
@@ -199,15 +202,25 @@ class Store:
         return False
 
     def remove(self, paths: Iterable[Path]) -> None:
-        """Delete folders that `unreferenced` listed, and their locks; a finished step first stops being one."""
+        """Delete folders that `unreferenced` listed, and their locks, several at a time as disks may be slow."""
+        paths = tuple(paths)
         for path in paths:
             if path.parent != self.root or not STEP.fullmatch(path.name):
                 raise StoreError(f"{path}: is no step of the store {self.root}; only its own folders are removed")
-            with self.lock(_key(path)), disk(path, STORE):
-                if path.is_dir():  # another process may have removed it, or published it, before this one had the lock
-                    gone = path if path.name.startswith(".") else path.rename(self.root / f".removed-{path.name}")
-                    shutil.rmtree(gone)
-                self._lock_of(_key(path)).unlink(missing_ok=True)  # who waits for it sees that it is gone, and makes it
+        pool = ThreadPoolExecutor(REMOVERS)
+        try:
+            for _ in pool.map(self._remove, paths):
+                pass
+        finally:  # after an error or a signal the others stay
+            pool.shutdown(cancel_futures=True)
+
+    def _remove(self, path: Path) -> None:
+        """Delete a folder and its lock; a finished step first stops being one, by a rename."""
+        with self.lock(_key(path)), disk(path, STORE):
+            if path.is_dir():  # another process may have removed it, or published it, before this one had the lock
+                gone = path if path.name.startswith(".") else path.rename(self.root / f".removed-{path.name}")
+                shutil.rmtree(gone)
+            self._lock_of(_key(path)).unlink(missing_ok=True)  # who waits for it sees that it is gone, and makes it
 
 
 def _key(path: Path) -> str:

@@ -29,6 +29,7 @@ from compressor.data.blocks import CHECKED_WHOLE, Blocks, block_digests
 from compressor.data.identity import content_digests
 from compressor.data.sources import Chunk, Reading, Source
 from compressor.errors import DataError
+from compressor.memory import pass_on
 from compressor.naming import printable
 from compressor.progress import Advance, silent
 
@@ -115,6 +116,7 @@ def ready(source: Source, config: DatasetConfig, runtime: RuntimeConfig) -> Cach
 
 
 def _unwritable(root: Path, error: OSError) -> DataError:
+    pass_on(error)
     place = Path(error.filename or root)
     why = error.strerror or str(error)
     if place.is_symlink() and not place.exists():
@@ -147,7 +149,8 @@ def _open(folder: Path, skip_unreadable: bool) -> Cached | None:
             return None
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         targets, moments = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("targets", "moments"))
-    except (OSError, ValueError, CodecError):
+    except (OSError, ValueError, CodecError) as error:
+        pass_on(error)
         return None
     if not len(images) == len(targets) == len(moments):
         return None

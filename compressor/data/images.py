@@ -171,6 +171,8 @@ def _decode_all(job: Job) -> Decoded:
     for position, path in enumerate(paths):
         try:
             image, found = decoded(path, size, channels)
+        except MemoryError:  # the image may be whole
+            raise
         except Exception as error:  # noqa: BLE001 - a hostile file can make a decoder raise anything
             reasons[position] = _reason(error)
             continue

@@ -12,6 +12,7 @@ import numpy as np
 
 from compressor.config.deploy import Engine, ExportFormat
 from compressor.errors import ConfigError, ModelError
+from compressor.memory import pass_on
 
 Stage = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 """Maps images, uint8 (n, C, H, W), or features to a head's outputs (n, outputs) and the next features.
@@ -98,6 +99,7 @@ def _named(engine: Engine, path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001 - engines raise classes of their own
+        pass_on(error)
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{path}: {engine} {version_of(engine)} cannot run it ({reason})") from None
 

@@ -22,6 +22,7 @@ from compressor.deploy.bitpack import WIDEST, pack, pack_widths, packed_bytes, u
 from compressor.deploy.shapes import Shape, Shapes, shapes_of
 from compressor.errors import CompressorError, ModelError
 from compressor.files import open_regular
+from compressor.memory import pass_on
 
 METADATA = {"format": "compressor-packed", "schema": "1"}
 TENSORS = {"header": "U8", "weights": "U8", "widths": "U8", "floats": "F32"}
@@ -145,6 +146,7 @@ def read_packed(path: Path, lent: Packed | None = None) -> Packed:
     try:
         return _read(path, lent)
     except (SafetensorError, OSError) as error:
+        pass_on(error)
         raise ModelError(f"{path}: is missing, cut or not a packed file ({error})") from None
     except CompressorError as error:
         raise ModelError(f"{path}: {error}") from None

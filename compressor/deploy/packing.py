@@ -17,6 +17,7 @@ from compressor.deploy.note import MixtureNote
 from compressor.deploy.packed import Packed, PackedLayer, read_packed
 from compressor.errors import CompressorError, ModelError
 from compressor.layers import Act, PadShortcut
+from compressor.memory import pass_on
 from compressor.mixture.types import FIRST, Mixture, assemble
 from compressor.model import Model, fresh
 from compressor.network import Network
@@ -86,6 +87,7 @@ def rebuilt(path: Path, lent: Packed | None = None) -> Model:
     try:
         return _model(packed)
     except (KeyError, RuntimeError, CompressorError) as error:
+        pass_on(error)
         text = " ".join(str(error).split())
         raise ModelError(f"{path}: its tensors do not fit its network ({text[:150]})") from None
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compressor.records import Measurement, Metrics
+from compressor.report.listing import Listing
 from compressor.report.text import compact, headline, percent, plain, ratio, score_of
 
 
@@ -133,19 +134,18 @@ def layers_table(layers: Sequence[Mapping[str, float | str]]) -> Table:
     return table
 
 
-def runs_table(runs: Iterable[tuple[str, str, Sequence[tuple[str, Metrics | None]]]]) -> Table:
+def runs_table(runs: Iterable[tuple[str, str, Sequence[tuple[str, Metrics | None]]]]) -> Listing:
     """Show runs, a line a phase: of each its folder, its order, and its steps' folders and metrics; None: damaged."""
     names = ["run", "order", "phase", "test score", "bitops_\nratio", "size_\nratio", "seconds"]
-    table = empty("", names, left=3)
-    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
+    rows: list[list[str] | None] = []
     for folder, order, steps in runs:
         for i, (phase, metrics) in enumerate(steps):
             first = [folder, order] if i == 0 else ["", ""]
-            table.add_row(*map(_cell, [*first, phase, *(_results(metrics) if metrics else ["damaged", "", "", ""])]))
+            rows.append([*first, phase, *(_results(metrics) if metrics else ["damaged", "", "", ""])])
         if not steps:
-            table.add_row(_cell(folder), order, "nothing finished", *[""] * 4)
-        table.add_section()
-    return table
+            rows.append([folder, order, "nothing finished", *[""] * 4])
+        rows.append(None)
+    return Listing(names, rows[:-1], left=3)
 
 
 def _results(metrics: Metrics) -> list[str]:
@@ -153,9 +153,6 @@ def _results(metrics: Metrics) -> list[str]:
     return [score, ratio(metrics.bitops_ratio), ratio(metrics.size_ratio), f"{metrics.seconds:.1f}"]
 
 
-def folders_table(sizes: Mapping[Path, int]) -> Table:
+def folders_table(sizes: Mapping[Path, int]) -> Listing:
     """Show folders and how many bytes they hold."""
-    table = empty("", ["folder", "bytes"])
-    for folder, size in sizes.items():
-        table.add_row(_cell(str(folder)), compact(size, "B"))
-    return table
+    return Listing(["folder", "bytes"], [[str(folder), compact(size, "B")] for folder, size in sizes.items()])

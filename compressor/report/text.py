@@ -1,5 +1,6 @@
 """Numbers as people read them, and the console that shows tables."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -115,4 +116,13 @@ def duration(seconds: float) -> str:
 
 def bytes_of(folder: Path) -> int:
     """Count the bytes of a folder's files."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    total = 0
+    pending = [os.fspath(folder)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.is_file():
+                    total += entry.stat().st_size
+    return total

@@ -13,6 +13,7 @@ from compressor.config.execution import ExecutionConfig
 from compressor.data import load_data
 from compressor.errors import CompressorError, StoreError
 from compressor.folders import RECORD, STORE, disk
+from compressor.memory import is_shortage, shortage
 from compressor.pipeline import Bench, Given, Step, run
 from compressor.progress import Progress, silent
 from compressor.records import InputRecord, Record
@@ -136,6 +137,8 @@ def attempt(step: Step, bench: Bench, patience: float = 0.0) -> Outcome:
         check_place(step, bench, 0.0)
         return Outcome(step.key, State.FAILED, time.monotonic() - began, str(error))
     except Exception as bug:  # noqa: BLE001 - the other steps go on
+        if is_shortage(bug):
+            return Outcome(step.key, State.FAILED, time.monotonic() - began, f"{step.key}: {shortage(bug, 'order')}")
         traceback.print_exc()
         return Outcome(step.key, State.FAILED, time.monotonic() - began, f"{step.key}: {type(bug).__name__}: {bug}")
     return Outcome(step.key, State.STORED if was_there[step.key] else State.DONE, record.seconds)
