@@ -14,6 +14,8 @@ from torch import Tensor
 
 from compressor import history
 from compressor.codec import decode, digest
+from compressor.errors import FileError
+from compressor.files import open_regular
 
 if TYPE_CHECKING:
     from compressor.training import Fitting
@@ -46,7 +48,7 @@ def restore(fitting: "Fitting") -> None:
             tensors, place = _read(path)
             where = decode(type(fitting.place), json.loads(place))
             _check(fitting, tensors)
-        except (SafetensorError, ValueError, OSError) as error:
+        except (SafetensorError, ValueError, OSError, FileError) as error:
             log.warning("%s: cannot be resumed (%s); the step starts afresh", path, error)
         else:
             _load(fitting, tensors)
@@ -60,6 +62,7 @@ def remove(scratch: Path) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+    open_regular(path).close()  # a pipe would be waited for
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         metadata = file.metadata() or {}
