@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compressor import history
 from compressor.codec import decode, digest
+from compressor.errors import FileError
 from compressor.files import open_regular, write_shared
 from compressor.memory import pass_on
 
@@ -49,7 +50,7 @@ def restore(fitting: "Fitting") -> None:
             tensors, place = _read(path)
             where = decode(type(fitting.place), json.loads(place))
             _check(fitting, tensors)
-        except (SafetensorError, ValueError, OSError) as error:
+        except (SafetensorError, ValueError, OSError, FileError) as error:
             pass_on(error)  # what was trained so far is whole
             log.warning("%s: cannot be resumed (%s); the step starts afresh", path, error)
         else:

@@ -140,8 +140,11 @@ def impossible(name: str, tensor: Tensor) -> str | None:
     bad = tensor.isnan() if is_threshold(name) else ~tensor.isfinite()
     if tensor.is_floating_point() and bad.any():
         return "holds numbers that are not finite"
-    if name.rpartition(".")[2] == "running_var" and (tensor < 0).any():
+    last = name.rpartition(".")[2]
+    if last == "running_var" and (tensor < 0).any():
         return f"holds a variance of {tensor.min().item():.3g}; a variance is 0 or more"
+    if last == "map" and ((tensor > 1).any() or (tensor.sum(dim=1) > 1).any()):
+        return "copies a channel from one that is not there, or from several; a row has one 1 at most"
     return None
 
 

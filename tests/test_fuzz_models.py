@@ -105,7 +105,7 @@ def weights(root: Path, model: Model) -> dict[str, Target]:
 
 
 def exports(root: Path, source: Path) -> dict[str, Target]:
-    """Write every format; `export.json` is not among what a digest covers here, as its own is another matter."""
+    """Write every format."""
     test = load_data(samples.DATASET, samples.RUNTIME).test
     found = {}
     for config, engines in (
@@ -116,12 +116,12 @@ def exports(root: Path, source: Path) -> dict[str, Target]:
         folder = root / config.format
         export(source, config, folder, test, samples.RUNTIME)
         names = tuple(sorted(path.name for path in folder.iterdir()))
-        covered = tuple(name for name in names if name != "export.json")
         for engine in engines:
-            found[f"{config.format} by {engine}"] = Target(folder, names, partial(of_export, engine), covered)
+            found[f"{config.format} by {engine}"] = Target(folder, names, partial(of_export, engine), names)
     packed = root / ExportFormat.PACKED
+    names = ("export.json", "model.packed")
     found["packed alone"] = Target(packed, ("model.packed",), of_packed)
-    found["predict"] = Target(packed, ("model.packed", "export.json"), of_predict, ("model.packed",))
+    found["predict"] = Target(packed, names, of_predict, names)
     return found
 
 

@@ -1,6 +1,7 @@
 """A model whose files are cut, changed, foreign or hostile is refused by name and quickly, before any part is used."""
 
 import json
+import os
 import pickle
 import random
 import shutil
@@ -27,6 +28,24 @@ class TestForeignFiles:
             load(folder)
         assert "\n" not in str(caught.value)
         assert str(folder) in str(caught.value)
+
+    def test_a_pipe_a_device_and_far_too_many_bytes_are_refused_at_once(self, tmp_path):
+        path = samples.saved(tmp_path) / "weights.safetensors"
+        with path.open("ab") as file:
+            file.truncate(2 * 10**9)
+        self.refuse(tmp_path, "has 2000000000 bytes; a file of this kind has at most")
+        path.unlink()
+        os.mkfifo(path)
+        self.refuse(tmp_path, r"weights\.safetensors: is a pipe")
+        path.unlink()
+        path.symlink_to("/dev/zero")
+        self.refuse(tmp_path, "is a device")
+
+    def test_a_header_that_says_it_is_huge_is_refused_at_once(self, tmp_path):
+        path = samples.saved(tmp_path) / "weights.safetensors"
+        for length in (2**20, 2**31, 2**40, 2**63, 2**64 - 1):
+            path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
+            self.refuse(tmp_path, "is cut, changed")
 
     @pytest.mark.parametrize("name", ["arch.json", "weights.safetensors"])
     def test_a_missing_file_is_refused(self, name, tmp_path):
@@ -82,6 +101,9 @@ class TestForeignFiles:
             (lambda s: s.update({"head.score.bias": torch.zeros(10, dtype=torch.int32)}), "is torch.int32"),
             (lambda s: s["stem.conv.weight"].view(-1)[3:4].fill_(torch.nan), "'stem.conv.weight' holds numbers that"),
             (lambda s: s["stem.norm.running_var"][0:1].fill_(torch.inf), "'stem.norm.running_var' holds numbers that"),
+            (lambda s: s["stem.norm.running_var"][0:1].fill_(-1), "'stem.norm.running_var' holds a variance of -1"),
+            (lambda s: s["blocks.s1b0.shortcut.map"][1:2, 2:3].fill_(7), "map' copies a channel from one that is not"),
+            (lambda s: s["blocks.s1b0.shortcut.map"][1:2].fill_(1), "or from several; a row has one 1 at most"),
         ],
     )
     def test_tensors_that_do_not_belong_to_the_arch_are_refused(self, change, message, tmp_path):
