@@ -77,6 +77,12 @@ class TestBest:
         assert best(found, limit=100) is found[0]
         assert best(found, limit=40) is None
 
+    def test_is_as_cheap_on_val_whatever_it_costs_on_test(self) -> None:
+        found = [contender("a", 0.9, 0.9, 50), contender("b", 0.8, 0.8, 50)]
+        found[0] = replace(found[0], val=replace(found[0].val, bitops=70.0))
+        found[1] = replace(found[1], test=replace(found[1].test, bitops=70.0))
+        assert best(found, limit=60) is found[1]
+
     def test_has_the_least_mae(self) -> None:
         found = [contender("a", 3.0, 3.0, scores="mae"), contender("b", 2.0, 2.0, scores="mae")]
         assert best(found) is found[1]
