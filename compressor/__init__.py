@@ -1,14 +1,15 @@
 """Make convolutional networks small and fast by chaining techniques in any order. Importing this imports no torch."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # checkers of types take it for true; nothing is imported here, see __main__.py
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
     from compressor.mixture import Mixture
     from compressor.network import Network
 
 
-def load(folder: str | Path) -> "Network":
+def load(folder: "str | Path") -> "Network":
     """Give the network of a model folder, such as outputs/<run>/04-exit, ready to answer.
 
     It is a torch.nn.Module in evaluation mode that reads images, uint8 (N, C, H, W) or float in 0..1, and normalises
@@ -18,6 +19,8 @@ def load(folder: str | Path) -> "Network":
         compressor.errors.CompressorError: the folder holds no model but a mixture (`load_mixture`) or nothing, or files
             that are cut or not what its record says.
     """
+    from pathlib import Path
+
     from compressor.errors import ModelError
     from compressor.folders import MIXTURE, form_of, model_of
     from compressor.model import load as load_model
@@ -29,7 +32,7 @@ def load(folder: str | Path) -> "Network":
     return model.net.eval()
 
 
-def load_mixture(folder: str | Path) -> "Mixture":
+def load_mixture(folder: "str | Path") -> "Mixture":
     """Give the mixture of a folder, such as outputs/<run>/01-moe: router, if any, experts, and who answers.
 
     `compressor.mixture.run(mixture, images)` answers images, uint8 (N, C, H, W): it computes the experts that are asked
@@ -38,6 +41,8 @@ def load_mixture(folder: str | Path) -> "Mixture":
     Raises:
         compressor.errors.CompressorError: as for `load`.
     """
+    from pathlib import Path
+
     from compressor.folders import model_of
     from compressor.mixture import load_mixture as read
 
@@ -46,7 +51,7 @@ def load_mixture(folder: str | Path) -> "Mixture":
     return mixture
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name == "__version__":
         from importlib.metadata import version
 
