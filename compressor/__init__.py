@@ -4,6 +4,7 @@ TYPE_CHECKING = False  # typing's own takes time to import, in which a signal wo
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
     from compressor.mixture import Mixture
     from compressor.network import Network
@@ -53,7 +54,7 @@ def load_mixture(folder: "str | Path") -> "Mixture":
     return mixture
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> "Any":
     if name == "__version__":
         from importlib.metadata import version
 

@@ -146,7 +146,9 @@ def _decode(hint: Any, data: Any, where: str) -> Any:
     if origin is dict:
         if not isinstance(data, dict):
             raise CodecError(f"{where}: expected a mapping, got {shown(data)}")
-        return {str(key): _decode(get_args(hint)[1], item, _inside(where, key)) for key, item in data.items()}
+        if odd := [key for key in data if not isinstance(key, str)]:  # 1 and "1" would be one
+            raise CodecError(f"{where}: the name {shown(odd[0])} is no text; put it in quotes")
+        return {key: _decode(get_args(hint)[1], item, _inside(where, key)) for key, item in data.items()}
     if hint is Any:
         return data
     if is_dataclass(hint):
@@ -180,8 +182,6 @@ def _decode_enum(hint: type[Enum], data: Any, where: str) -> Enum:
 def _decode_scalar(hint: type, data: Any, where: str) -> Any:
     if hint is float and type(data) is int:
         data = float(data) if abs(data) < 1e300 else math.inf
-    if hint is str and type(data) in (int, float):  # YAML reads a name such as 2026 as a number
-        data = str(data)
     if type(data) is not hint:
         raise CodecError(f"{where}: expected {hint.__name__}, got {shown(data)}")
     if hint is float and not math.isfinite(data):

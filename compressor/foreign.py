@@ -123,6 +123,7 @@ def _below(config: DictConfig, node: Any, where: str, key: Any) -> Iterator[tupl
             raise ConfigError(f"{where}: {value} may be anything when Hydra looks at it; write what is meant")
         yield where, key, value
     elif isinstance(value, dict):
+        yield where, key, {}
         for name, item in value.items():
             yield from _below(config, item, f"{where}.{name}", name)
     elif isinstance(value, list):

@@ -89,9 +89,6 @@ def numbers_as_text(raw: Any, value: Any, hint: Any = RunConfig, where: str = ""
     hint = _bare(hint)
     if isinstance(value, dict):
         inside = raw if isinstance(raw, dict) else {}
-        for key in value:
-            if get_origin(hint) is dict and not isinstance(key, str):
-                raise ConfigError(f"{where}: the name {key!r} is no text; put it in quotes, as in {str(key)!r}")
         joined = f"{where}." if where else ""
         return {
             key: numbers_as_text(inside.get(key), item, _inside(hint, key), f"{joined}{key}")

@@ -78,8 +78,14 @@ class TestRoundTrip:
         assert (read.free, read.extra) == (None, {})
         assert type(read.inner.share) is float
 
-    def test_a_name_that_looks_like_a_number_stays_a_name(self):
-        assert decode(Inner, {"name": 2026, "colour": "red", "share": None}).name == "2026"
+    @pytest.mark.parametrize("name", [2026, 1.10, True])
+    def test_a_number_is_no_name_as_nobody_knows_how_it_was_written(self, name):
+        with pytest.raises(CodecError, match="name: expected str"):
+            decode(Inner, {"name": name, "colour": "red", "share": None})
+
+    def test_a_number_is_no_key_as_1_and_its_text_would_be_one(self):
+        with pytest.raises(CodecError, match="1 is no text"):
+            decode(Outer, GOOD | {"extra": {1: "a", "1": "b"}})
 
     @pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", Path("here")])
     def test_what_is_no_json_is_not_written(self, value):
