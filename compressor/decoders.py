@@ -57,7 +57,9 @@ def _dict(item: Decoder) -> Decoder:
     def read(data: Any) -> Any:
         if not isinstance(data, dict):
             raise Misfit
-        return {str(key): item(value) for key, value in data.items()}
+        if not all(type(key) is str for key in data):  # 1 and "1" would be one
+            raise Misfit
+        return {key: item(value) for key, value in data.items()}
 
     return read
 
