@@ -19,7 +19,7 @@ from compressor.arch import TaskKind
 from compressor.data.medmnist import _information
 from compressor.data.rotated_digits import turn
 from compressor.data.types import Data
-from compressor.errors import DataError, FileError
+from compressor.errors import DataError
 
 
 def everything(data: Data) -> tuple[np.ndarray, np.ndarray]:
@@ -294,5 +294,5 @@ def test_loading_a_cached_set_imports_no_torch(tmp_path):
 
 def test_a_pipe_in_place_of_a_medmnist_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "bloodmnist.npz")
-    with pytest.raises(FileError, match=r"bloodmnist\.npz: is a pipe; a regular file is needed"):
+    with pytest.raises(DataError, match=r"bloodmnist\.npz: is a pipe; a regular file is needed"):
         load(tmp_path / "cache", "medmnist", root=tmp_path, flag="bloodmnist")

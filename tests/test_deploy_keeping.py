@@ -115,7 +115,7 @@ def test_what_is_kept_is_not_computed_again(tmp_path, monkeypatch):
     output = stopped(tmp_path)
     answered = module.answered
     asked = []
-    monkeypatch.setattr(module, "answered", lambda e, files, batch: asked.extend(files) or answered(e, files, batch))
+    monkeypatch.setattr(module, "answered", lambda e, files, *more: asked.extend(files) or answered(e, files, *more))
     call(*words(output))
     assert 0 < len(asked) < MANY - 60
 
