@@ -18,7 +18,7 @@ def fuzzed(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_a_dozen_changed_files_are_refused_or_change_nothing(tmp_path: Path) -> None:
-    ended = fuzzed(tmp_path, "--tries", "12", "--seed", "1")
+    ended = fuzzed(tmp_path, "--tries", "12", "--seed", "1", "--seconds", "300")
     assert (ended.returncode, ended.stderr.count("Traceback")) == (0, 0), ended.stdout + ended.stderr
     last = ended.stdout.splitlines()[-1].split()
     assert last[:2] == ["all", "12"]

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,6 @@ BLOWN = 3 * GIB // 2
 """Bytes of memory that a command may take beyond what its parent had."""
 ADDRESSES = 4 * GIB
 """Bytes of addresses that it gets beyond those, so that a blow-up cannot harm the machine."""
-STUCK = 90.0
-"""Seconds after which a command hangs."""
 OWNED = "OWNED"
 """The file in its working folder by which a mutated file shows that it ran code."""
 
@@ -60,13 +59,14 @@ class Running:
     number: int
     place: Path
     began: float
+    limit: float
     killed: bool = False
 
     def done(self) -> Ended | None:
         """Say how it ended, or None while it runs; one that hangs is killed."""
         number, status, used = os.wait4(self.number, os.WNOHANG)
         if not number:
-            if time.monotonic() - self.began > STUCK and not self.killed:
+            if time.monotonic() - self.began > self.limit and not self.killed:
                 self.killed = True
                 os.killpg(self.number, signal.SIGKILL)
             return None
@@ -78,21 +78,29 @@ class Running:
         answers = written.read_bytes().decode(errors="replace") if written.is_file() else ""
         return Ended(code, texts[0] + answers, texts[1], used.ru_maxrss * 1024, seconds, owned)
 
+    def kill(self) -> None:
+        """End it, as nobody waits for it any more."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.number, signal.SIGKILL)
+        remove(self.place)
+
     @property
     def hung(self) -> bool:
         """Whether it was killed because it hung."""
         return self.killed
 
 
-def begin(origin: Path, place: Path, words: Sequence[str], change: Callable[[Path], None]) -> Running:
-    """Fork a child that copies a folder, changes the copy, and runs a command in it."""
+def begin(
+    origin: Path, place: Path, words: Sequence[str], change: Callable[[Path], None], limit: float = 600.0
+) -> Running:
+    """Fork a child that copies a folder, changes the copy, and runs a command in it; it hangs after `limit` seconds."""
     remove(place)
     place.mkdir(parents=True)
     for name in ("stdout", "stderr"):
         (place / name).touch()
     number = os.fork()
     if number:
-        return Running(number, place, time.monotonic())
+        return Running(number, place, time.monotonic(), limit)
     code = 70
     try:
         os.setsid()
