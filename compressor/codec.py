@@ -67,6 +67,17 @@ def decode(cls: type[T], data: Any, where: str = "") -> T:
         return _decode(cls, data, where)
 
 
+def settled(value: T) -> T:
+    """Return a dataclass as it is when it has been written and read: a whole number in a field of floats is a float.
+
+    So what is written does not depend on whether what it was made from was read or computed just before.
+
+    Raises:
+        CodecError: a number is not finite.
+    """
+    return decode(type(value), encode(value))
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 

@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from compressor import process
 from compressor.codec import encode
 from compressor.config import RunConfig, RuntimeConfig
 from compressor.data import load_data
@@ -215,6 +216,8 @@ def predict(config: RunConfig, folder: Path) -> None:
     assert config.predict is not None, "configs/predict.yaml has it"
     if config.model is None or config.input is None:
         raise ConfigError("predict needs model=FOLDER, an export's or a phase's, and input=FILE, FOLDER or PATTERN")
+    if config.predict.output is None and process.was_closed("stdout"):
+        raise ConfigError("stdout is closed, and answers would be lost; give predict.output=FILE")
     from compressor.deploy import predict as predicting
 
     rows_show = config.predict.output is None and sys.stdout.isatty()  # a bar among the rows of a table garbles both

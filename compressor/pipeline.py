@@ -11,7 +11,7 @@ import yaml
 
 from compressor.arch import FLOAT
 from compressor.checked import checked
-from compressor.codec import digest_file, encode
+from compressor.codec import digest_file, encode, settled
 from compressor.config import RuntimeConfig
 from compressor.data.types import Data
 from compressor.environment import environment_of, sitting
@@ -274,7 +274,7 @@ def _write(step: Step, used: dict[str, InputRecord], result: _Result, draft: Pat
         seconds=result.seconds,
     )
     try:
-        write_json(draft / METRICS, metrics)
+        write_json(draft / METRICS, settled(metrics))
     except ValueError:
         raise TrainingError(f"{step.key}: a measured number is not finite; try a lower fit.lr") from None
     (draft / HISTORY).touch()
@@ -294,5 +294,6 @@ def _write(step: Step, used: dict[str, InputRecord], result: _Result, draft: Pat
         environment=result.environment,
         files={name: digest_file(draft / name) for name in (*DIGESTED, *SEARCHED) if (draft / name).exists()},
     )
+    record = settled(record)
     write_json(draft / RECORD, checked(record))
     return record
