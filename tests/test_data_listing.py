@@ -20,7 +20,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    return [name for name in images_below(folder).files]
+    return images_below(folder).files
 
 
 def read(root: Path, **options) -> tuple[str, list[int]]:

@@ -86,7 +86,7 @@ def _classes(figure, study: Study):
     for (y, x), share in np.ndenumerate(shares):
         axes.text(x, y, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color="k" if share > 0.5 else "w")
     axes.set_xticks(range(shares.shape[1]), [f"expert {i}" for i in range(shares.shape[1])], fontsize=8)
-    axes.set_yticks(range(len(shares)), _short(study.classes), fontsize=8)
+    axes.set_yticks(range(len(shares)), _short(study.classes), fontsize=8, parse_math=False)
     axes.set_title("% of a class's test images", loc="left", fontsize=9)
     figure.colorbar(image, ax=axes, shrink=0.8)
     return figure
