@@ -113,7 +113,7 @@ def _ended(words: list[str]) -> int:
 
         if is_shortage(error):
             return complain(shortage(error))
-        if isinstance(error, OSError) and (refusal := process.refusal()) is not None:
+        if isinstance(error, OSError) and (refusal := process.refusal(error)) is not None:
             return complain(_unwritable(refusal))
         raise
 

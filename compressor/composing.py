@@ -125,6 +125,8 @@ def _hydra_reads(words: Sequence[str]) -> Iterator[None]:
 def _line(error: Exception) -> str:
     """Say in one line what was refused; an error that is nobody's input is raised again."""
     if isinstance(error, OSError) and not isinstance(error, HydraException):
+        if error.filename is None:  # stdout takes no more
+            raise error
         with disk(Path(), RUNS):
             raise error
     return str(error) if isinstance(error, CompressorError) else mended(error)

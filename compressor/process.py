@@ -1,5 +1,6 @@
 """What this process may lack where services, schedulers and containers start it: open streams, a user, a home."""
 
+import errno
 import os
 import sys
 
@@ -9,6 +10,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TextIO
 
+NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What the system says where a stream takes no more."""
+
 _absent: set[str] = set()
 
 
@@ -17,8 +21,9 @@ def settle() -> None:
 
     Else the next file that is opened would become stdout, and get what any library prints.
     """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    for number in range(3):
         _open(number)
+    for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             _absent.add(name)
             stream = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115, PTH123
@@ -77,8 +82,11 @@ def tell(line: str) -> None:
         silence(sys.stderr)
 
 
-def refusal() -> str | None:
-    """Flush both streams, and return why stdout takes no more, such as that its disk is full, or None."""
+def refusal(error: OSError | None = None) -> str | None:
+    """Flush both streams, and return why stdout takes no more, such as that its disk is full, or None.
+
+    `error`: what ended the work, which a stream without a buffer says once only; those of files are told apart.
+    """
     try:
         sys.stderr.flush()
     except OSError:
@@ -87,10 +95,12 @@ def refusal() -> str | None:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
-    except OSError as error:
-        silence(sys.stdout)
-        return error.strerror or str(error)
-    return None
+    except OSError as refused:
+        error = refused
+    if error is None or error.filename is not None or error.errno not in NO_MORE:
+        return None
+    silence(sys.stdout)
+    return error.strerror or str(error)
 
 
 def silence(stream: "TextIO") -> None:

@@ -120,7 +120,7 @@ class Store:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
             for path in draft.rglob("*"):
                 if path.is_file():
-                    path.chmod(0o444)
+                    path.chmod(path.stat().st_mode & 0o444)  # whom the umask lets read it may
                 _sync(path)
             _sync(draft)
             draft.rename(self.folder(key))
@@ -206,7 +206,7 @@ def _link(source: Path, target: Path) -> None:
         target.hardlink_to(source)
     except OSError:  # another file system, or one without links; a full disk says so again below
         shutil.copyfile(source, target)
-        target.chmod(0o444)
+        target.chmod(target.stat().st_mode & 0o444)
 
 
 def _sync(path: Path) -> None:
