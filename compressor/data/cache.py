@@ -147,6 +147,8 @@ def _open(folder: Path, skip_unreadable: bool) -> Cached | None:
             return None
         if any(digest_file(folder / name) != check for name, check in meta.checks.items()):
             return None
+        if not _is_sound(folder / "images.npy", meta):  # first, as a damaged header is parsed as Python
+            return None
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
         targets, moments = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("targets", "moments"))
     except (OSError, ValueError, CodecError) as error:
@@ -155,8 +157,6 @@ def _open(folder: Path, skip_unreadable: bool) -> Cached | None:
     if not len(images) == len(targets) == len(moments):
         return None
     blocks = Blocks(folder / "images.npy", meta.blocks, images.offset, images[0].nbytes)
-    if meta.sizes["images.npy"] <= CHECKED_WHOLE and block_digests(folder / "images.npy") != meta.blocks:
-        return None
     return Cached(
         meta.task,
         meta.parts,
@@ -168,6 +168,13 @@ def _open(folder: Path, skip_unreadable: bool) -> Cached | None:
         meta.converted,
         blocks.check,
     )
+
+
+def _is_sound(images: Path, meta: Meta) -> bool:
+    """Tell whether the images are as they were written; of many, only the block with the header is looked at."""
+    if meta.sizes["images.npy"] > CHECKED_WHOLE:
+        return block_digests(images, first_only=True) == meta.blocks[:1]
+    return block_digests(images) == meta.blocks
 
 
 def _read_meta(path: Path) -> Meta:

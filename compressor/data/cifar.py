@@ -120,6 +120,14 @@ def _check_memo(content: bytes) -> None:
             remembered += 1
 
 
+def _number_type(*words: Any) -> np.dtype:
+    """Return a dtype of plain numbers; one of raw bytes can make a single value gigabytes large."""
+    dtype = np.dtype(*words)
+    if dtype.kind not in "biuf":
+        raise ValueError(f"holds values of type {dtype.kind}")
+    return dtype
+
+
 def _latin1(text: str, _encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
@@ -131,7 +139,7 @@ class _ArrayReader(pickle.Unpickler):
         from numpy._core import multiarray, numeric
 
         arrays = {"_reconstruct": multiarray._reconstruct, "scalar": multiarray.scalar}  # type: ignore[attr-defined]
-        known: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype}
+        known: dict[tuple[str, str], Any] = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): _number_type}
         known |= {(f"numpy.{core}.multiarray", key): f for core in ("core", "_core") for key, f in arrays.items()}
         known |= {(f"numpy.{core}.numeric", "_frombuffer"): numeric._frombuffer for core in ("core", "_core")}  # type: ignore[attr-defined]
         known |= {("_codecs", "encode"): _latin1}

@@ -48,7 +48,7 @@ def find(config: DatasetConfig) -> Source:
     root = root_of(config, f"{flag}{suffix}.npz of {url}")
     files = existing(root, [f"{flag}{suffix}.npz"], url)
     path = root / f"{flag}{suffix}.npz"
-    return Source(["medmnist", 1], lambda _workers: _read(path, sets[flag], size, url), files)
+    return Source(["medmnist", 1, flag, size], lambda _workers: _read(path, sets[flag], size, url), files)
 
 
 def _information() -> dict[str, dict[str, Any]]:
