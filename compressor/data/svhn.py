@@ -44,6 +44,8 @@ def _part(path: Path) -> tuple[np.ndarray, np.ndarray]:
             file.seek(0)
             content = loadmat(file, variable_names=["X", "y"])
         images, labels = content["X"], content["y"].astype(np.int64).reshape(-1)
+        if not np.array_equal(labels, content["y"].reshape(-1)):
+            raise ValueError("labels that are no whole numbers")
     except Exception:  # noqa: BLE001 - bytes that are no MAT file can raise anything
         raise damaged(path, URL) from None
     if images.dtype != np.uint8 or images.shape != (32, 32, 3, len(labels)) or not set(labels) <= set(range(11)):
