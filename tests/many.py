@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from compressor.checked import checked
 from compressor.codec import digest_file, encode
 from compressor.folders import METRICS, RECORD, key_of, read_metrics, read_record
 from compressor.records import InputRecord, Original, Record
@@ -22,7 +23,7 @@ def multiply(run: Path, runs: Path, store: Path, count: int) -> None:
             _write(folder, store / record.key, record)
             shutil.copytree(store / record.key, copy / step.folder, copy_function=os.link)
             steps.append(replace(step, key=record.key))
-        (copy / RUN).write_text(json.dumps(encode(replace(note, steps=tuple(steps)))))
+        (copy / RUN).write_text(json.dumps(checked(replace(note, steps=tuple(steps)))))
 
 
 def _renamed(folders: list[Path], number: int) -> Iterator[Record]:
@@ -47,4 +48,4 @@ def _write(source: Path, folder: Path, record: Record) -> None:
     metrics = replace(read_metrics(source), key=record.key, original=original)
     (folder / METRICS).write_text(json.dumps(encode(metrics), indent=1) + "\n")
     record = replace(record, files={**record.files, METRICS: digest_file(folder / METRICS)})
-    (folder / RECORD).write_text(json.dumps(encode(record), indent=1) + "\n")
+    (folder / RECORD).write_text(json.dumps(checked(record), indent=1) + "\n")
