@@ -114,18 +114,19 @@ def _ended(words: list[str]) -> int:
         if is_shortage(error):
             return complain(shortage(error))
         if isinstance(error, OSError) and (refusal := process.refusal(error)) is not None:
-            return complain(_unwritable(refusal))
+            return complain(unwritable(refusal))
         raise
 
 
 def _written(code: int) -> int:
     """Return the exit code when all that was printed is written."""
     if (refusal := process.refusal()) is not None:
-        raise _unwritable(refusal)
+        raise unwritable(refusal)
     return code
 
 
-def _unwritable(refusal: str) -> StoreError:
+def unwritable(refusal: str) -> StoreError:
+    """Return the error of a stdout that takes no more."""
     return StoreError(f"stdout: {refusal}; what could not be printed is lost, and finished work is kept")
 
 

@@ -22,8 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from compressor import foreign, interrupts, sweeping
-from compressor.cli import COMMANDS, complain, silence
+from compressor import foreign, interrupts, process, sweeping
+from compressor.cli import COMMANDS, complain, silence, unwritable
 from compressor.codec import decode
 from compressor.config import RunConfig
 from compressor.errors import CompressorError, ConfigError
@@ -217,6 +217,8 @@ def _attempt(name: str, composed: DictConfig, folder: Path) -> tuple[int, str | 
     except BrokenPipeError:  # Hydra would call it an error
         return silence(), None
     except Exception as error:
+        if isinstance(error, OSError) and (refusal := process.refusal(error)) is not None:
+            return complain(unwritable(refusal)), refusal
         if not is_shortage(error):
             raise
         told = shortage(error, name)

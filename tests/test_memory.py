@@ -85,7 +85,7 @@ def test_an_image_that_memory_is_too_short_for_is_not_left_out(monkeypatch: pyte
     def short(*_: object) -> np.ndarray:
         raise MemoryError
 
-    monkeypatch.setattr(images, "decode", short)
+    monkeypatch.setattr(images, "decoded", short)
     file = images.ImageFile("train", "a.png", "a.png", 0)
     with pytest.raises(MemoryError):
         list(images.read_files([file], 8, 1, 1))
