@@ -68,6 +68,8 @@ def leave() -> None:
     """Let a signal end this process at once from now on, as all its work is done; nothing is said."""
     for number in SIGNALS:
         signal.signal(number, _leave)
+    if _pending is not None:  # Python gives its handlers up before it ends, and one more would kill it; this stays
+        signal.signal(_pending, signal.SIG_IGN)
 
 
 def _leave(number: int, _frame: object, end: Callable[[int], object] = os._exit) -> None:

@@ -69,7 +69,7 @@ def test_a_second_and_a_third_signal_change_nothing(gap: float, tmp_path: Path) 
             os.killpg(child.pid, signal.SIGINT)
         time.sleep(gap)
     code, err = ended(child)
-    assert code in (130, -signal.SIGINT)  # a shell says 130 of both; the last one may come when all is said
+    assert code == 130
     assert err.count("\n") <= 1
     assert any(tmp_path.glob("outputs/store/.draft-*/fit.safetensors")), "what was trained is saved"
 
